@@ -1,0 +1,49 @@
+# Everything is done in a virtual environment; `make VENV=path TARGET` picks another one.
+VENV ?= .venv
+PYTHON ?= python3
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+BIN := $(VENV)/bin
+READY := $(VENV)/.alpacafarm-ready
+
+.PHONY: help install quickstart test check format lint types bench wheel clean
+
+help: ## list the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+
+install: $(READY) ## create the environment and install
+
+$(READY): pyproject.toml constraints.txt
+	test -x "$(BIN)/python" || $(PYTHON) -m venv "$(VENV)"
+	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch "$(READY)"
+
+quickstart: $(READY) ## PPO on simulated feedback in the embedded world: no key, no GPU, no network
+	"$(BIN)/python" -m alpacafarm.run method=ppo feedback=sim kl_coef=0.0067
+
+test: $(READY) ## the whole test suite
+	"$(BIN)/python" -m pytest -q
+
+check: format-check lint types test ## what CI runs
+
+format-check: $(READY)
+	"$(BIN)/ruff" format --check .
+
+format: $(READY) ## format the code
+	"$(BIN)/ruff" format .
+	"$(BIN)/ruff" check --fix .
+
+lint: $(READY) ## ruff
+	"$(BIN)/ruff" check .
+
+types: $(READY) ## mypy, strict
+	"$(BIN)/mypy"
+
+bench: $(READY) ## measure; writes bench/*.json and prints ratios
+	"$(BIN)/python" -m tests.bench
+
+wheel: $(READY) ## build a wheel into dist/
+	"$(BIN)/python" -m pip wheel --quiet --no-deps -w dist .
+
+clean: ## remove the environment and build outputs; stores and runs stay
+	rm -rf "$(VENV)" dist build

@@ -1,0 +1,3 @@
+"""AlpacaFarm: a declarative framework for research on learning from human feedback."""
+
+__version__ = "0.3.0"

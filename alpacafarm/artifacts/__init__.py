@@ -1,0 +1,1 @@
+"""What stages leave behind: one folder for each key."""

@@ -1,0 +1,35 @@
+"""Files that are written whole or not at all, and their hashes."""
+
+import hashlib
+import os
+from pathlib import Path
+
+
+def sha256(path: Path) -> str:
+    """Of the whole content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tree(folder: Path) -> list[str]:
+    """Every file below `folder`, relative, with forward slashes, ordered by name."""
+    found = [Path(home, name) for home, _, names in os.walk(folder) for name in names]
+    return sorted(path.relative_to(folder).as_posix() for path in found)
+
+
+def sync(path: Path) -> None:
+    """Returns when the file's content, or the folder's list of names, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_aside(path: Path, text: str) -> None:
+    """Writes beside `path` and renames: a reader sees the old text or the new one, also after a power cut."""
+    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    aside.write_text(text, encoding="utf-8")
+    sync(aside)
+    aside.replace(path)
+    sync(path.parent)

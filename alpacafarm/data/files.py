@@ -1,0 +1,170 @@
+"""The user's own files: read once, checked row by row, kept as rows. Nothing is dropped in silence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from alpacafarm.data.plan import FileRows
+from alpacafarm.data.rows import write_rows
+from alpacafarm.errors import SpecError
+from alpacafarm.ports import Context, Inputs
+from alpacafarm.types import Example, Preference
+
+Located = Iterator[tuple[str, Any]]  # "file:line" or "file[index]", and what stands there
+
+
+def read(spec: FileRows, inputs: Inputs, ctx: Context) -> None:
+    """Writes `rows.jsonl` (examples) or `pairs.jsonl` (preferences). SpecError names file, line and reason."""
+    location = str(inputs["file"].path)
+    if spec.shape == "preferences":
+        pairs = [
+            preference(row, f"{spec.split}-{i:06d}", where)
+            for i, (where, row) in enumerate(located(location))
+        ]
+        write_rows(ctx.out / "pairs.jsonl", _some(pairs, location))
+    else:
+        rows = [
+            example(row, f"{spec.split}-{i:06d}", where) for i, (where, row) in enumerate(located(location))
+        ]
+        write_rows(ctx.out / "rows.jsonl", _some(rows, location))
+
+
+def _some(rows: list[Any], location: str) -> list[Any]:
+    if not rows:
+        raise SpecError(f"{location}: the file has no rows; at least one is required")
+    return rows
+
+
+def located(location: str) -> Located:
+    """Every row with where it stands. JSON and JSON lines are read here, to name lines; the rest by `datasets`."""
+    path = Path(location)
+    if path.suffix in (".jsonl", ".ndjson"):
+        yield from _json_lines(path)
+    elif path.suffix == ".json":
+        yield from _json_list(path)
+    else:
+        yield from _by_datasets(location, path)
+
+
+def _json_lines(path: Path) -> Located:
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                try:
+                    yield f"{path}:{number}", json.loads(line)
+                except ValueError as error:
+                    raise SpecError(
+                        f"{path}:{number}: not JSON ({error}); every line must be one JSON object"
+                    ) from None
+
+
+def _json_list(path: Path) -> Located:
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise SpecError(f"{path}: not JSON ({error}); a list of objects is required") from None
+    if not isinstance(rows, list):
+        raise SpecError(f"{path}: holds a {type(rows).__name__}; a list of objects is required")
+    for index, row in enumerate(rows):
+        yield f"{path}[{index}]", row
+
+
+def _by_datasets(location: str, path: Path) -> Located:
+    import datasets
+
+    formats = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv"}
+    try:
+        if path.suffix in formats:
+            loaded = datasets.load_dataset(formats[path.suffix], data_files=str(path), split="train")
+        elif (path / "dataset_info.json").is_file():
+            loaded = datasets.load_from_disk(str(path))
+        else:
+            loaded = datasets.load_dataset(location, split="train")
+    except Exception as error:  # whatever the library raises, the user needs the file's name
+        raise SpecError(
+            f"{location}: `datasets` cannot read it ({type(error).__name__}: {error}); JSON, JSON lines, Parquet, CSV, a "
+            "folder of `datasets` or a hub name are accepted"
+        ) from error
+    for index, row in enumerate(loaded):
+        yield f"{location}[{index}]", row
+
+
+def example(row: Any, row_id: str, where: str) -> Example:
+    """instruction (required), input, output: texts."""
+    fields = _mapping(row, where)
+    return Example(
+        row_id,
+        _text(fields, "instruction", where),
+        _text(fields, "input", where, ""),
+        _text(fields, "output", where, ""),
+    )
+
+
+def preference(row: Any, row_id: str, where: str) -> Preference:
+    """`instruction, input, output_1, output_2, preference`, or `prompt, chosen, rejected` with text or chat messages."""
+    fields = _mapping(row, where)
+    if "chosen" in fields:
+        prompt = _prompt(fields, where)
+        chosen, rejected = (_answer(fields[side], side, where) for side in ("chosen", "rejected"))
+        return Preference(
+            row_id, prompt, "", chosen, rejected, 1.0, str(fields.get("annotator") or "recorded")
+        )
+    value = fields.get("preference")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (1 <= value <= 2 or value == 0):
+        raise SpecError(
+            f"{where}: preference={value!r} must be 1, 2, 1.5 for a tie, or a number between 1 and 2"
+        )
+    return Preference(
+        row_id,
+        _text(fields, "instruction", where),
+        _text(fields, "input", where, ""),
+        _text(fields, "output_1", where),
+        _text(fields, "output_2", where),
+        1.5 if value == 0 else float(value),  # 0 is how older AlpacaFarm files write a tie
+        str(fields.get("annotator") or "recorded"),
+    )
+
+
+def _mapping(row: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(row, Mapping):
+        raise SpecError(f"{where}: holds a {type(row).__name__}; an object with named columns is required")
+    return row
+
+
+def _text(fields: Mapping[str, Any], name: str, where: str, default: str | None = None) -> str:
+    value = fields.get(name)
+    if value is None and default is not None:
+        return default
+    if not isinstance(value, str):
+        have = ", ".join(map(str, fields)) or "nothing"
+        raise SpecError(f"{where}: {name}={value!r} must be text; the row has {have}")
+    return value
+
+
+def _prompt(fields: Mapping[str, Any], where: str) -> str:
+    if "prompt" in fields:
+        return _last_message(fields["prompt"], "user", "prompt", where)
+    return _last_message(fields["chosen"], "user", "chosen", where)
+
+
+def _answer(value: Any, name: str, where: str) -> str:
+    return _last_message(value, "assistant", name, where)
+
+
+def _last_message(value: Any, role: str, name: str, where: str) -> str:
+    """Text as it is, or the content of a conversation's only message of `role`."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and all(
+        isinstance(m, Mapping) and isinstance(m.get("content"), str) for m in value
+    ):
+        found = [m["content"] for m in value if m.get("role") == role]
+        if len(found) == 1:
+            return str(found[0])
+        raise SpecError(
+            f"{where}: {name} has {len(found)} messages of role {role}; exactly one is supported (single turn)"
+        )
+    raise SpecError(f"{where}: {name} must be text or a list of messages with role and content")

@@ -1,0 +1,79 @@
+"""Splits as stages. Each split is its own artifact, so that other evaluation data does not train anything anew."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from alpacafarm.artifacts.fingerprint import fingerprint
+from alpacafarm.errors import PlanError
+from alpacafarm.ports import Upstream
+from alpacafarm.spec.base import Strict
+from alpacafarm.spec.data import FilesData, WorldData
+from alpacafarm.stage import Given, Kind, Node, Stage
+
+
+class WorldRows(Strict):
+    """Rows of one split of the embedded world."""
+
+    split: str
+    rows: int
+    seed: int
+
+
+class FileRows(Strict):
+    """Rows of one of the user's files. The file itself is an input, by its content."""
+
+    split: str
+    shape: Literal["examples", "preferences"]
+
+
+def rows(up: Upstream, data: WorldData | FilesData, split: str) -> Stage:
+    """The stage that makes a split. PlanError when the user gave no file for it."""
+    if isinstance(data, WorldData):
+        spec = WorldRows(split=split, rows=getattr(data, split), seed=data.seed)
+        return _rows_stage(up, split, "alpacafarm.data.world:make", spec, {})
+    location = getattr(data, split, None)
+    if location is None and split == "pretrain":
+        location = data.sft
+    if location is None:
+        raise PlanError(
+            f"data.{split}=null: the plan needs the {split} split; set data.{split} to a JSON, JSON lines, Parquet or CSV "
+            "file with instruction, input and output"
+        )
+    source = {"file": source_node(f"data.{split}", location)}
+    return _rows_stage(
+        up, split, "alpacafarm.data.files:read", FileRows(split=split, shape="examples"), source
+    )
+
+
+def pairs_from_file(up: Upstream, key: str, location: str) -> Node:
+    """The user's own preferences as a PAIRS artifact."""
+    path = Path(location).expanduser()
+    if (path / "pairs.jsonl").is_file():
+        return source_node(key, location, Kind.PAIRS)
+    return up.stage(
+        "pairs",
+        "alpacafarm.data.files:read",
+        FileRows(split="preferences", shape="preferences"),
+        makes=Kind.PAIRS,
+        inputs={"file": source_node(key, location)},
+        uses_model=False,
+    )
+
+
+def source_node(key: str, location: str, kind: Kind = Kind.ROWS) -> Given:
+    """A file or folder by its content, or a hub name by its name."""
+    path = Path(location).expanduser()
+    if path.exists():
+        return Given(kind, str(path.resolve()), fingerprint(path.resolve()))
+    if location.startswith(("/", ".", "~")) or location.count("/") != 1 or path.suffix:
+        raise PlanError(
+            f"{key}={location}: there is no such file; name a JSON, JSON lines, Parquet or CSV file or a hub dataset"
+        )
+    return Given(kind, location, f"hub:{location}")
+
+
+def _rows_stage(up: Upstream, split: str, run: str, spec: Strict, inputs: dict[str, Given]) -> Stage:
+    # The rows are the same whatever the run's seed: a data set does not change between repetitions of an experiment.
+    stage = up.stage(f"rows {split}", run, spec, makes=Kind.ROWS, inputs=inputs, uses_model=False)
+    return replace(stage, seed=0)

@@ -1,0 +1,1 @@
+"""A model under an optimiser: plain torch, or DeepSpeed."""

@@ -1,0 +1,94 @@
+"""What every engine does around one optimiser step: global weights, sums of losses, the record of a checkpoint."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from alpacafarm.engine.optimizer import check_finite
+from alpacafarm.errors import ArtifactError
+from alpacafarm.ports import Dist, Update
+from alpacafarm.text.collate import Batch
+
+Export = Callable[[nn.Module, Mapping[str, Tensor], Path], None]  # module, whole state, folder
+
+
+def global_weight(batches: Sequence[Batch], dist: Dist) -> float:
+    """The weight of all micro-batches of all ranks."""
+    assert batches, "every rank needs a micro-batch"
+    (weight,) = dist.total([sum(batch.weight for batch in batches)])
+    if weight <= 0:
+        raise ValueError(
+            "an optimiser step has no weight: none of its rows holds a token or pair to learn from; "
+            "raise method.optim.batch_size, or drop rows with empty responses"
+        )
+    return weight
+
+
+@dataclass
+class Sums:
+    """Loss and metrics summed over this rank's micro-batches. Kept on the device: reading each would wait for it."""
+
+    loss: Tensor | None = None
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+
+    def add(self, loss: Tensor, metrics: Mapping[str, Tensor]) -> None:
+        loss = loss.detach().double()
+        self.loss = loss if self.loss is None else self.loss + loss
+        for name, value in metrics.items():
+            value = torch.as_tensor(value).detach().double()
+            self.metrics[name] = self.metrics[name] + value if name in self.metrics else value
+
+    def update(self, dist: Dist, weight: float, grad_norm: float) -> Update:
+        """Means over the global weight, the same on every rank."""
+        assert self.loss is not None
+        names = sorted(self.metrics)
+        loss, *values = dist.total([float(self.loss), *(float(self.metrics[name]) for name in names)])
+        check_finite(loss, grad_norm)
+        metrics = {name: value / weight for name, value in zip(names, values, strict=True)}
+        return Update(loss=loss / weight, grad_norm=grad_norm, weight=weight, metrics=metrics)
+
+
+def on_device(values: Sequence[Any], device: torch.device) -> list[Any]:
+    """Batches among the arguments of a forward pass, moved; the rest as it is."""
+    return [value.to(device) if isinstance(value, Batch) else value for value in values]
+
+
+def checkpoint_gradients(module: nn.Module) -> None:
+    """Recompute activations in the backward pass, in each Hugging Face model of the module."""
+    for model in module.children():
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})  # type: ignore[operator]
+
+
+def buffers_in_state(module: nn.Module) -> dict[str, Tensor]:
+    """Buffers that belong to the weights."""
+    kept = module.state_dict().keys()
+    return {name: buffer.detach().cpu() for name, buffer in module.named_buffers() if name in kept}
+
+
+def write_layout(path: Path, **layout: Any) -> None:
+    """Records who wrote a checkpoint. Rank 0 calls it last: a checkpoint without it is not complete."""
+    (path / "engine.json").write_text(json.dumps(layout))
+
+
+def check_layout(path: Path, **layout: Any) -> None:
+    """Refuses a checkpoint that another engine or another number of ranks wrote."""
+    record = path / "engine.json"
+    if not record.is_file():
+        raise ArtifactError(
+            f"{path} holds no complete engine checkpoint (no engine.json); delete it to start again"
+        )
+    written = json.loads(record.read_text())
+    if written != layout:
+        raise ArtifactError(
+            f"the checkpoint {path} was written with {_words(written)} and this run has {_words(layout)}; "
+            "go on with the former (cluster.processes, cluster.engine, cluster.zero.stage), or delete it to start again"
+        )
+
+
+def _words(layout: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in layout.items())

@@ -1,0 +1,1 @@
+"""One file per evaluation: its Spec, its plan and its stage functions."""

@@ -1,0 +1,243 @@
+"""Win rate against the reference outputs and against the SFT model (Dubois et al. 2023, section 3.4)."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from pydantic import Field
+
+from alpacafarm.data.rows import read_outputs, read_rows, write_rows, write_text
+from alpacafarm.ports import Artifact, Context, Inputs, Judge, Upstream
+from alpacafarm.rollout.decode import DecodeSpec
+from alpacafarm.spec.base import Strict
+from alpacafarm.spec.eval import EvalSpec
+from alpacafarm.spec.judge import JudgeSpec, RewardJudge
+from alpacafarm.spec.model import Sampling
+from alpacafarm.stage import Given, Kind, Node, Stage
+from alpacafarm.stats.winrate import WinRate, win_rate_by_instruction
+from alpacafarm.types import Example, Output, Pair, Preference
+
+
+class Spec(EvalSpec):
+    """`sft_draws` redraws of the SFT model's outputs are fixed opponents of `vs_sft`; one more is the null."""
+
+    split: str
+    sampling: Sampling
+    sft_draws: int = Field(ge=1)
+    judge: JudgeSpec
+    gold: bool | None  # also the embedded world's true preference; null: where there is one
+
+
+class CompareSpec(Strict):
+    """What `compare` needs of the evaluation: how the outputs were sampled is in the outputs' own keys."""
+
+    sft_draws: int
+    judge: JudgeSpec
+    gold: bool
+    temperature: float
+
+
+def plan(spec: Spec, up: Upstream, candidate: Stage) -> Stage:
+    rows = up.rows(spec.split)
+    sft = up.sft() if derives_from(candidate, up.sft()) else None
+    inputs: dict[str, Node] = {
+        "rows": rows,
+        "outputs": _outputs(spec, up, candidate, rows, n=1, stream="policy"),
+    }
+    if candidate.makes is Kind.POLICY:
+        inputs["policy"] = candidate
+    if sft is not None and sft.key != candidate.key:
+        inputs["sft"] = sft
+        inputs["sft_outputs"] = _outputs(spec, up, sft, rows, n=spec.sft_draws + 1, stream="sft")
+    reward = next(
+        (node for node in ancestors(candidate) if node is not candidate and _kind(node) is Kind.REWARD), None
+    )
+    if reward is None and isinstance(spec.judge, RewardJudge):
+        reward = up.reward()
+    if reward is not None:
+        inputs["reward"] = reward
+    draws = spec.sft_draws if "sft" in inputs else 0
+    return up.stage(
+        "compare",
+        "alpacafarm.evals.winrate:compare",
+        CompareSpec(
+            sft_draws=spec.sft_draws,
+            judge=spec.judge,
+            gold=up.has_gold if spec.gold is None else spec.gold,
+            temperature=spec.sampling.temperature,
+        ),
+        makes=Kind.SCORES,
+        inputs=inputs,
+        needs=f"{1 + draws} comparisons of each {spec.split} row by {spec.judge.kind}",
+    )
+
+
+def _outputs(spec: Spec, up: Upstream, node: Node, rows: Node, *, n: int, stream: str) -> Node:
+    if _kind(node) is Kind.OUTPUTS:
+        return node
+    return up.stage(
+        f"decode {stream}",
+        "alpacafarm.rollout.decode:decode",
+        DecodeSpec(n=n, sampling=spec.sampling, stream=stream),
+        makes=Kind.OUTPUTS,
+        inputs={"policy": node, "rows": rows},
+    )
+
+
+def _kind(node: Node) -> Kind:
+    return node.kind if isinstance(node, Given) else node.makes
+
+
+def ancestors(node: Node) -> Iterator[Node]:
+    """The node and everything it is made from, nearest first."""
+    yield node
+    if isinstance(node, Stage):
+        for parent in node.inputs.values():
+            yield from ancestors(parent)
+
+
+def derives_from(node: Stage, other: Node) -> bool:
+    return any(ancestor.key == other.key for ancestor in ancestors(node))
+
+
+def compare(spec: CompareSpec, inputs: Inputs, ctx: Context) -> None:
+    """Writes `scores.json` and the judged pairs (`annotations.jsonl`); output 1 is always the baseline.
+
+    Rows are joined by id; an output without a reference, or the reverse, is an error. Failed verdicts are counted and
+    excluded.
+    """
+    rows = read_rows(inputs["rows"].path / "rows.jsonl", Example)
+    outputs = {o.id: o for o in read_outputs(inputs["outputs"].path / "outputs.json")}
+    if set(outputs) != {row.id for row in rows} or len(outputs) != len(rows):
+        raise ValueError(f"{len(outputs)} outputs do not match {len(rows)} evaluation rows")
+    references = {row.id: [row.output] for row in rows}
+    candidates = {row_id: output.output for row_id, output in outputs.items()}
+    judge = ctx.judge(spec.judge, inputs)
+    judged: list[Preference] = []
+    scores: dict[str, Any] = {
+        "eval": {
+            **_judged(rows, references, candidates, judge, ctx, judged),
+            "judge": judge.name,
+            "reference": "reference",
+        },
+        "avg_length": statistics.fmean(len(text) for text in candidates.values()),
+        "avg_tokens": statistics.fmean(o.tokens for o in outputs.values()),
+        "ended_fraction": statistics.fmean(o.ended for o in outputs.values()),
+        "vs_sft": None,
+        "gold": None,
+    }
+    draws, null = _sft_draws(inputs, spec.sft_draws)
+    if draws:
+        scores["vs_sft"] = _judged(rows, draws, candidates, judge, ctx, None)
+    if spec.gold:
+        scores["gold"] = gold_scores(rows, references, candidates, draws, null)
+    scores |= _proxies(spec, inputs, ctx)
+    if ctx.dist.rank == 0:
+        write_text(ctx.out / "scores.json", json.dumps(scores, indent=1) + "\n")
+        write_rows(ctx.out / "annotations.jsonl", judged)
+
+
+def _sft_draws(inputs: Inputs, count: int) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """The SFT model's fixed draws by row, and the redraw that stands as the null candidate."""
+    if "sft_outputs" not in inputs:
+        return {}, {}
+    draws: dict[str, list[str]] = {}
+    null: dict[str, str] = {}
+    for output in read_outputs(inputs["sft_outputs"].path / "outputs.json"):
+        if output.sample < count:
+            draws.setdefault(output.id, []).append(output.output)
+        else:
+            null[output.id] = output.output
+    return draws, null
+
+
+def _judged(
+    rows: Sequence[Example],
+    baselines: Mapping[str, Sequence[str]],
+    candidates: Mapping[str, str],
+    judge: Judge,
+    ctx: Context,
+    keep: list[Preference] | None,
+) -> dict[str, Any]:
+    """The judge's win rate of the candidates, each against every baseline of its row."""
+    pairs = [
+        Pair(row.id, row.instruction, row.input, baseline, candidates[row.id])
+        for row in rows
+        for baseline in baselines[row.id]
+    ]
+    verdicts = judge.compare(pairs)
+    ctx.spend(judge_calls=sum(v.calls for v in verdicts), price_usd=sum(v.price_usd for v in verdicts))
+    groups: dict[str, list[float | None]] = {row.id: [] for row in rows}
+    for pair, verdict in zip(pairs, verdicts, strict=True):
+        groups[pair.id].append(verdict.preference)
+        if keep is not None and verdict.preference is not None:
+            keep.append(
+                Preference(**asdict(pair), preference=verdict.preference, annotator=verdict.annotator)
+            )
+    return summary(win_rate_by_instruction(list(groups.values())))
+
+
+def summary(rate: WinRate) -> dict[str, Any]:
+    return asdict(rate)
+
+
+def gold_scores(
+    rows: Sequence[Example],
+    references: Mapping[str, Sequence[str]],
+    candidates: Mapping[str, str],
+    draws: Mapping[str, Sequence[str]],
+    null: Mapping[str, str],
+) -> dict[str, Any]:
+    """The true preference: against the references, against the SFT draws, and the SFT redraw against the same."""
+    from alpacafarm.world.gold import preference, read, score
+    from alpacafarm.world.tasks import parse
+
+    tasks = {row.id: parse(row.instruction, row.input) for row in rows}
+
+    def rate(baselines: Mapping[str, Sequence[str]], answers: Mapping[str, str]) -> dict[str, Any]:
+        groups = [
+            [preference(tasks[r.id], baseline, answers[r.id]) for baseline in baselines[r.id]] for r in rows
+        ]
+        return summary(win_rate_by_instruction(groups))
+
+    return {
+        **rate(references, candidates),
+        "score": statistics.fmean(score(read(tasks[row.id], candidates[row.id])) for row in rows),
+        "vs_sft": rate(draws, candidates) if draws else None,
+        "null": rate(draws, null) if draws else None,
+    }
+
+
+def _proxies(spec: CompareSpec, inputs: Inputs, ctx: Context) -> dict[str, Any]:
+    """Mean reward of the outputs, raw, and the sampled KL to the SFT model in nats per response.
+
+    The KL is between the two policies at the decoding temperature, whose samples the outputs are; for outputs chosen
+    among n samples it is the analytic bound.
+    """
+    from alpacafarm.rollout.decode import read_tokens
+
+    tokens = read_tokens(inputs["outputs"].path)
+    reward = statistics.fmean(ctx.scorer(inputs["reward"]).score(tokens)) if "reward" in inputs else None
+    kl = inputs["outputs"].facts.get("kl_bound")
+    if "policy" in inputs and "sft" in inputs:
+        kl = statistics.fmean(_log_ratios(inputs["policy"], inputs["sft"], tokens, spec.temperature, ctx))
+    return {
+        "reward_model_score": reward,
+        "kl_to_sft": kl,
+        "kl_is_bound": "kl_bound" in inputs["outputs"].facts,
+    }
+
+
+def _log_ratios(
+    policy: Artifact, sft: Artifact, tokens: Sequence[Any], temperature: float, ctx: Context
+) -> list[float]:
+    """log policy(response) - log sft(response), summed over each response."""
+    sums = [
+        ctx.logprobs(ctx.frozen(weights), tokens, temperature).double().sum(1).tolist()
+        for weights in (policy, sft)
+    ]
+    return [a - b for a, b in zip(*sums, strict=True)]

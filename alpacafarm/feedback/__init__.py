@@ -1,0 +1,1 @@
+"""One file per preference source: its Spec, its plan and its stage functions."""

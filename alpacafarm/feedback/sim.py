@@ -1,0 +1,87 @@
+"""Simulated feedback: two samples of the SFT model for each instruction, judged by simulated annotators with noise
+(Dubois et al. 2023, section 3: p_sim^ann)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from pydantic import Field
+
+from alpacafarm.data.rows import read_outputs, write_rows
+from alpacafarm.ports import Context, Inputs, Upstream
+from alpacafarm.rollout.decode import DecodeSpec
+from alpacafarm.spec.feedback import FeedbackSpec
+from alpacafarm.spec.judge import JudgeSpec, RewardJudge
+from alpacafarm.spec.model import Sampling
+from alpacafarm.stage import Kind, Stage
+from alpacafarm.stats.noise import flips
+from alpacafarm.stats.pairs import pair_samples
+from alpacafarm.stats.seeds import stable_seed
+from alpacafarm.types import Output, Pair, Preference
+
+
+class Spec(FeedbackSpec):
+    """`flip_probability` p: with probability 2p a pair gets a fair coin and is never sent to the judge."""
+
+    samples: int = Field(ge=2)  # of each instruction; two of them are compared
+    sampling: Sampling
+    flip_probability: float = Field(ge=0, le=0.5)
+    judge: JudgeSpec
+
+
+def plan(spec: Spec, up: Upstream) -> Stage:
+    samples = up.stage(
+        "sample pairs",
+        "alpacafarm.rollout.decode:decode",
+        DecodeSpec(n=spec.samples, sampling=spec.sampling, stream="pairs"),
+        makes=Kind.OUTPUTS,
+        inputs={"policy": up.sft(), "rows": up.rows("preference")},
+    )
+    judge_inputs = {"judge": up.reward()} if isinstance(spec.judge, RewardJudge) else {}
+    return up.stage(
+        "annotate",
+        "alpacafarm.feedback.sim:annotate",
+        spec,
+        makes=Kind.PAIRS,
+        inputs={"samples": samples, **judge_inputs},
+        uses_model=bool(judge_inputs),
+        needs=f"{1 - 2 * spec.flip_probability:.0%} of the pairs judged by {spec.judge.kind}",
+    )
+
+
+def annotate(spec: Spec, inputs: Inputs, ctx: Context) -> None:
+    """Writes `pairs.jsonl`. Instructions whose samples are all equal give no pair; failed verdicts none; both are counted."""
+    outputs = read_outputs(inputs["samples"].path / "outputs.json")
+    pairs = comparable(outputs, ctx.seed)
+    fates = flips([pair.id for pair in pairs], spec.flip_probability, ctx.seed)
+    asked = [pair for pair, fate in zip(pairs, fates, strict=True) if fate.is_judged]
+    judge = ctx.judge(spec.judge, inputs)
+    verdicts = dict(zip((pair.id for pair in asked), judge.compare(asked), strict=True))
+    rows, failed = [], 0
+    for pair, fate in zip(pairs, fates, strict=True):
+        preference = fate.coin if fate.coin is not None else verdicts[pair.id].preference
+        if preference is None:
+            failed += 1
+            continue
+        annotator = "coin" if fate.coin is not None else verdicts[pair.id].annotator
+        rows.append(Preference(**asdict(pair), preference=preference, annotator=annotator))
+    write_rows(ctx.out / "pairs.jsonl", rows)
+    ctx.spend(
+        judge_calls=sum(v.calls for v in verdicts.values()),
+        price_usd=sum(v.price_usd for v in verdicts.values()),
+    )
+    ctx.record(pairs=len(rows), coins=len(pairs) - len(asked), failed=failed, judge=judge.name)
+
+
+def comparable(outputs: list[Output], seed: int) -> list[Pair]:
+    """One pair of differing samples for each instruction that has one."""
+    groups: dict[str, list[Output]] = {}
+    for output in outputs:
+        groups.setdefault(output.id, []).append(output)
+    pairs = []
+    for row_id, group in groups.items():
+        chosen = pair_samples([output.output for output in group], stable_seed(seed, "pair", row_id))
+        if chosen is not None:
+            first, second = (group[i] for i in chosen)
+            pairs.append(Pair(row_id, first.instruction, first.input, first.output, second.output))
+    return pairs

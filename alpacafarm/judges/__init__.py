@@ -1,0 +1,1 @@
+"""Judges: each compares pairs of answers behind `ports.Judge`."""

@@ -1,0 +1,34 @@
+"""A reward model as judge."""
+
+from collections.abc import Callable, Sequence
+
+from alpacafarm.types import Pair, Verdict
+
+
+class RewardModelJudge:
+    """Prefers the higher score; `soft` gives 1 plus the Bradley-Terry probability of the second output instead."""
+
+    def __init__(
+        self, score_texts: Callable[[Sequence[tuple[str, str, str]]], list[float]], *, soft: bool, name: str
+    ) -> None:
+        self.score_texts = score_texts
+        self.soft = soft
+        self.name = name
+
+    def compare(self, pairs: Sequence[Pair]) -> list[Verdict]:
+        texts = [(p.instruction, p.input, output) for p in pairs for output in (p.output_1, p.output_2)]
+        scores = self.score_texts(texts)
+        return [
+            Verdict(self._preference(a, b), self.name) for a, b in zip(scores[::2], scores[1::2], strict=True)
+        ]
+
+    def _preference(self, score_1: float, score_2: float) -> float:
+        if self.soft:
+            return 1 + _sigmoid(score_2 - score_1)
+        return 1.5 if score_1 == score_2 else 1.0 + (score_2 > score_1)
+
+
+def _sigmoid(x: float) -> float:
+    from math import exp
+
+    return 1 / (1 + exp(-x)) if x >= 0 else exp(x) / (1 + exp(x))

@@ -1,0 +1,1 @@
+"""Tensor arithmetic of the methods: pure functions, torch only."""

@@ -1,0 +1,1 @@
+"""From a spec to a plan, from a plan to artifacts."""

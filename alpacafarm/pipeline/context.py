@@ -1,0 +1,250 @@
+"""The composition root of a stage: here specs become engines, judges and samplers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alpacafarm.errors import ArtifactError
+from alpacafarm.ports import Artifact, Dist, Engine, Head, Inputs, Judge, Progress, Sampled, Scorer, Tracker
+from alpacafarm.spec.cluster import ClusterSpec
+from alpacafarm.spec.judge import RecordedJudge, RewardJudge, WorldJudge
+from alpacafarm.spec.method import OptimSpec
+from alpacafarm.spec.model import ModelSpec, Sampling
+from alpacafarm.tracking.meter import Meter
+from alpacafarm.tracking.progress import progress
+from alpacafarm.types import Example
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from alpacafarm.spec.judge import JudgeSpec
+    from alpacafarm.text.collate import Tokens
+
+
+FILLER = 0  # any id does where the attention mask says what is padding
+
+
+class StageContext:
+    """Satisfies `ports.Context` for one stage on one rank."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        seed: int,
+        out: Path,
+        scratch: Path,
+        model: ModelSpec | None,
+        cluster: ClusterSpec,
+        dist: Dist,
+        track: Tracker,
+    ) -> None:
+        self.name, self.seed, self.out, self.scratch = name, seed, out, scratch
+        self._model, self.cluster, self.dist, self.track = model, cluster, dist, track
+        self.meter = Meter()
+        self.micro_batch = cluster.micro_batch
+        self.generation_batch = cluster.generation_batch
+        self.checkpoint_every_s = cluster.checkpoint_every_s
+        self.facts: dict[str, Any] = {}
+        self.cost: dict[str, float] = {}
+
+    @property
+    def model(self) -> ModelSpec:
+        assert self._model is not None, f"stage {self.name} was planned without a model"
+        return self._model
+
+    # Engines
+
+    def trainable(
+        self,
+        weights: Artifact,
+        optim: OptimSpec,
+        *,
+        head: Head = "language",
+        critic: Artifact | None = None,
+        value_lr_scale: float = 1.0,
+    ) -> Engine:
+        from alpacafarm.models import heads, load
+
+        path, dtype = model_path(weights), self.model.dtype
+        module: nn.Module
+        if head == "reward":
+            module = heads.RewardModel(
+                load.reward_from_policy(path, self.seed, **revision(weights), dtype=dtype)
+            )
+        elif head == "actor_critic":
+            assert critic is not None
+            self._same_tokenizer(weights, critic)
+            policy = load.load_policy(path, **revision(weights), dtype=dtype)
+            value = load.load_reward(model_path(critic), **revision(critic), dtype=dtype)
+            module = heads.ActorCritic(policy, value, value_lr_scale=value_lr_scale)
+        else:
+            module = heads.LanguageModel(load.load_policy(path, **revision(weights), dtype=dtype))
+        if self.model.lora is not None:
+            from alpacafarm.models.lora import apply_lora
+
+            apply_lora(module, self.model.lora, seed=self.seed)
+        return self._engine(module, optim, self.tokenizer(weights))
+
+    def from_nothing(self, tokenizer: PreTrainedTokenizerBase, optim: OptimSpec) -> Engine:
+        from alpacafarm.models import heads, load
+
+        assert self.model.architecture is not None
+        return self._engine(
+            heads.LanguageModel(load.build_policy(self.model.architecture, tokenizer, self.seed)),
+            optim,
+            tokenizer,
+        )
+
+    def frozen(self, weights: Artifact, *, head: Head = "language") -> Engine:
+        from alpacafarm.models import heads, load
+
+        make = load.load_reward if head == "reward" else load.load_policy
+        wrap = heads.RewardModel if head == "reward" else heads.LanguageModel
+        module = wrap(make(model_path(weights), **revision(weights), dtype=self.model.dtype))
+        return self._engine(module, None, self.tokenizer(weights))
+
+    def _engine(
+        self, module: nn.Module, optim: OptimSpec | None, tokenizer: PreTrainedTokenizerBase
+    ) -> Engine:
+        from alpacafarm.engine.build import build_engine
+        from alpacafarm.models.export import exporter
+
+        lora = "merged" if self.model.lora is None else self.model.lora.export
+        return build_engine(
+            self.cluster.engine,
+            module,
+            optim,
+            cluster=self.cluster,
+            dtype=self.model.dtype,
+            dist=self.dist,
+            export=exporter(tokenizer, lora=lora),
+        )
+
+    def tokenizer(self, weights: Artifact) -> PreTrainedTokenizerBase:
+        from alpacafarm.models.load import load_tokenizer
+
+        return load_tokenizer(model_path(weights), **revision(weights))
+
+    def _same_tokenizer(self, policy: Artifact, reward: Artifact) -> None:
+        """Responses go to the reward model as tokens, so both must read them alike."""
+        if self.tokenizer(policy).get_vocab() != self.tokenizer(reward).get_vocab():
+            raise ArtifactError(
+                f"the reward model at {reward.path} and the policy at {policy.path} have different vocabularies; "
+                "train the reward model from this policy's family, or leave given.rm out to have it made"
+            )
+
+    # What models say
+
+    def sample(
+        self,
+        model: PreTrainedModel,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        *,
+        seeds: Sequence[int],
+    ) -> Sampled:
+        from alpacafarm.rollout.hf import sample
+
+        return sample(
+            model,
+            prompts,
+            sampling,
+            seeds=seeds,
+            pad_id=model.config.pad_token_id,
+            eos_ids=eos_ids(model),
+            batch_size=self.generation_batch,
+        )
+
+    def scorer(self, weights: Artifact) -> Scorer:
+        return RewardScorer(self, weights)
+
+    def score(self, reward: Engine, rows: Sequence[Tokens]) -> list[float]:
+        from alpacafarm.rollout.score import score
+
+        return score(reward, rows, pad_id=FILLER, batch_size=self.micro_batch, device=reward.device)
+
+    def logprobs(self, policy: Engine, rows: Sequence[Tokens], temperature: float) -> Tensor:
+        from alpacafarm.rollout.likelihood import logprobs
+
+        return logprobs(
+            policy,
+            rows,
+            pad_id=FILLER,
+            batch_size=self.micro_batch,
+            device=policy.device,
+            temperature=temperature,
+        )
+
+    def judge(self, spec: JudgeSpec, inputs: Inputs) -> Judge:
+        from alpacafarm.judges.recorded import RecordedVerdicts
+        from alpacafarm.judges.reward import RewardModelJudge
+        from alpacafarm.judges.world import WorldAnnotators
+
+        match spec:
+            case WorldJudge():
+                return WorldAnnotators(spec, self.seed)
+            case RecordedJudge():
+                return RecordedVerdicts(spec.path)
+            case RewardJudge():
+                weights = inputs["reward"] if "reward" in inputs else inputs["judge"]
+                return RewardModelJudge(
+                    self._text_scores(weights), soft=spec.soft, name=f"reward-{weights.key}"
+                )
+
+    def _text_scores(self, weights: Artifact) -> Any:
+        from alpacafarm.text.tokenise import encode_rows
+
+        scorer, tokenizer = RewardScorer(self, weights), self.tokenizer(weights)
+
+        def scores(texts: Sequence[tuple[str, str, str]]) -> list[float]:
+            rows = [Example("", instruction, given, output) for instruction, given, output in texts]
+            return scorer.score(encode_rows(tokenizer, self.model.prompt, rows))
+
+        return scores
+
+    # Bookkeeping
+
+    def progress(self, total: int, label: str) -> Progress:
+        return progress(total, label, rank=self.dist.rank)
+
+    def record(self, **facts: Any) -> None:
+        self.facts.update(facts)
+
+    def spend(self, *, judge_calls: int = 0, price_usd: float = 0.0) -> None:
+        self.cost["judge_calls"] = self.cost.get("judge_calls", 0) + judge_calls
+        self.cost["price_usd"] = self.cost.get("price_usd", 0.0) + price_usd
+
+
+class RewardScorer:
+    """A reward model over responses, each read as it was in training: with or without its end token."""
+
+    def __init__(self, ctx: StageContext, weights: Artifact) -> None:
+        self.ctx = ctx
+        self.engine = ctx.frozen(weights, head="reward")
+        self.eos_id = int(ctx.tokenizer(weights).eos_token_id)
+        self.with_eos = bool(weights.facts.get("end_with_eos", False))
+
+    def score(self, rows: Sequence[Tokens]) -> list[float]:
+        from alpacafarm.text.collate import scored
+
+        return self.ctx.score(self.engine, [scored(row, self.eos_id, with_eos=self.with_eos) for row in rows])
+
+
+def model_path(weights: Artifact) -> str:
+    """The Hugging Face folder inside an artifact, a folder the user gave, or a hub id."""
+    inside = weights.path / "model"
+    return str(inside if inside.is_dir() else weights.path)
+
+
+def revision(weights: Artifact) -> dict[str, str | None]:
+    return {"revision": weights.facts.get("revision")}
+
+
+def eos_ids(model: PreTrainedModel) -> list[int]:
+    """The end tokens of the model's config: one or several."""
+    value = model.config.eos_token_id
+    return list(value) if isinstance(value, list | tuple) else [int(value)]

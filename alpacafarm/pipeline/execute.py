@@ -1,0 +1,79 @@
+"""Executes a plan: what is in the store is reused, the rest is launched, parents first."""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from alpacafarm.artifacts.files import write_aside
+from alpacafarm.artifacts.store import Store
+from alpacafarm.pipeline.plan import Plan
+from alpacafarm.ports import Artifact, Launcher
+from alpacafarm.stage import Stage
+
+log = logging.getLogger(__name__)
+
+State = Literal["reused", "resumed", "made"]
+
+
+@dataclass(frozen=True)
+class Done:
+    """A stage that is in the store now, and how it came there in this run."""
+
+    stage: Stage
+    artifact: Artifact
+    state: State
+    seconds: float
+
+
+def execute(plan: Plan, store: Store, launcher: Launcher, settings: str) -> list[Done]:
+    """Makes what the plan's targets still need. `settings` is written beside each stage for its worker."""
+    done: list[Done] = []
+    needed = missing(plan, store)
+    for stage in rows_first(plan.stages):
+        if stage.key in needed:
+            done.append(make(stage, store, launcher, settings))
+        elif (artifact := store.find(stage)) is not None:
+            done.append(Done(stage, artifact, "reused", 0.0))
+    return done
+
+
+def missing(plan: Plan, store: Store) -> set[str]:
+    """Keys that must be made: targets that are not in the store, and their missing ancestors."""
+    needed: set[str] = set()
+
+    def visit(stage: Stage) -> None:
+        if stage.key in needed or store.find(stage) is not None:
+            return
+        needed.add(stage.key)
+        for parent in stage.inputs.values():
+            if isinstance(parent, Stage):
+                visit(parent)
+
+    for target in (plan.candidate, *([plan.scores] if plan.scores else [])):
+        visit(target)
+    return needed
+
+
+def rows_first(stages: Sequence[Stage]) -> list[Stage]:
+    """Stages that only read data come first: a malformed row is found before any model is trained."""
+    return sorted(
+        stages,
+        key=lambda stage: stage.uses_devices or any(isinstance(p, Stage) for p in stage.inputs.values()),
+    )
+
+
+def make(stage: Stage, store: Store, launcher: Launcher, settings: str) -> Done:
+    started = time.perf_counter()
+    with store.claim(stage) as claim:
+        if claim.artifact is not None:
+            return Done(stage, claim.artifact, "reused", time.perf_counter() - started)
+        log.info("stage %s (%s)%s", stage.name, stage.key, ": resuming" if claim.resumed else "")
+        write_aside(claim.folder / "settings.json", settings)
+        launcher.wait([launcher.submit(claim.folder, [])])
+        artifact = store.publish(stage, claim.folder)
+    state: State = "resumed" if claim.resumed else "made"
+    seconds = time.perf_counter() - started
+    log.info("stage %s %s in %.1f s", stage.name, state, seconds)
+    return Done(stage, artifact, state, seconds)

@@ -1,0 +1,296 @@
+"""What the parts ask of each other. Adapters live on the floor below; a stage function sees only these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+
+from alpacafarm.stage import Kind, Node, Stage
+from alpacafarm.types import Pair, Verdict
+
+if TYPE_CHECKING:  # a plan is made and printed without torch
+    import torch
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from alpacafarm.spec.base import Strict
+    from alpacafarm.spec.judge import JudgeSpec
+    from alpacafarm.spec.method import OptimSpec
+    from alpacafarm.spec.model import ModelSpec, Sampling
+    from alpacafarm.text.collate import Batch, Tokens
+
+B = TypeVar("B", bound="Batch")
+LossFn = Callable[[B], "tuple[Tensor, Mapping[str, Tensor]]"]  # sums over the batch, never means
+Head = Literal["language", "reward", "actor_critic"]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """`artifact.json`: what an artifact is, what it came from and what it cost."""
+
+    kind: Kind
+    key: str
+    stage: str
+    params: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    seed: int
+    versions: Mapping[str, str]
+    started: str  # ISO 8601, UTC
+    seconds: float
+    files: Mapping[str, str]  # relative path: sha256
+    throughput: Mapping[str, Any] | None = None
+    cost: Mapping[str, float] = field(default_factory=dict)  # judge_calls, price_usd
+    facts: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # what consumers must know: prompt prefix, reward scale
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished folder (or something the user gave)."""
+
+    path: Path
+    kind: Kind
+    key: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+Inputs = Mapping[str, Artifact]
+
+
+@dataclass(frozen=True)
+class Update:
+    """One optimiser step, the same on every rank: means over the global weight, norm before clipping."""
+
+    loss: float
+    grad_norm: float
+    weight: float
+    metrics: Mapping[str, float]
+
+
+class Engine(Protocol):
+    """A model under an optimiser, or a frozen one. Losses come in as sums and are divided by the global weight."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The module's forward, gradients recorded only inside `update`."""
+        ...
+
+    def update(self, batches: Sequence[B], loss: LossFn[B], *, lr: float) -> Update:
+        """One optimiser step over this rank's micro-batches.
+
+        The result does not depend on how the rows were cut into micro-batches and ranks. Ranks may hold different
+        numbers of micro-batches, each at least one.
+        """
+        ...
+
+    def gathered(self) -> AbstractContextManager[PreTrainedModel]:
+        """The whole policy in eval mode, without gradients, on every rank: to generate."""
+        ...
+
+    def export(self, path: Path) -> None:
+        """Writes `path` in Hugging Face layout (rank 0 writes, all ranks call)."""
+        ...
+
+    def checkpoint(self, path: Path) -> None:
+        """Writes weights and optimiser states of all ranks under `path`."""
+        ...
+
+    def restore(self, path: Path) -> None:
+        """Reads what `checkpoint` wrote, on the same number of ranks."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Responses as exact tokens, in the order of the prompts."""
+
+    responses: list[tuple[int, ...]]
+    ended: list[bool]  # the end token was emitted (it is the last token)
+
+
+class Dist(Protocol):
+    """The processes of this stage. Every method is called by all ranks; with one rank each is the identity."""
+
+    rank: int
+    world: int
+
+    def total(self, values: Sequence[float]) -> list[float]:
+        """Sums over ranks, in float64."""
+        ...
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value, in rank order, on every rank."""
+        ...
+
+    def broadcast(self, value: Any) -> Any:
+        """Rank 0's value on every rank."""
+        ...
+
+    def barrier(self) -> None: ...
+
+
+class Judge(Protocol):
+    """Compares pairs; the verdicts come back in order."""
+
+    name: str
+
+    def compare(self, pairs: Sequence[Pair]) -> list[Verdict]: ...
+
+
+class Scorer(Protocol):
+    """Scores responses with a reward model, in nats of preference, raw (neither centred nor scaled)."""
+
+    def score(self, rows: Sequence[Tokens]) -> list[float]: ...
+
+
+class Tracker(Protocol):
+    """Metrics of one stage. JSON lines always; elsewhere when asked."""
+
+    def log(self, step: int, values: Mapping[str, float]) -> None: ...
+
+    def rewind(self, step: int) -> None:
+        """Forgets what was logged after `step`, before a resumed stage goes on."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Progress(Protocol):
+    """One bar on the console, or nothing where there is no console."""
+
+    def __enter__(self) -> Progress: ...
+    def __exit__(self, *exc: object) -> None: ...
+    def advance(self, done: int, note: str = "") -> None:
+        """`done` of the total are done by now."""
+        ...
+
+
+class Meter(Protocol):
+    """Where a stage's time goes. Only real tokens count; set-up and evaluation are left out."""
+
+    def phase(self, name: str) -> AbstractContextManager[None]: ...
+    def count(self, *, tokens: int = 0, samples: int = 0, computed: int = 0) -> None: ...
+    def state(self) -> dict[str, Any]: ...
+    def restore(self, state: Mapping[str, Any]) -> None: ...
+
+
+class Context(Protocol):
+    """What a stage function works with. Built for each stage by the worker."""
+
+    seed: int
+    out: Path  # the artifact being made
+    scratch: Path  # survives a kill, not part of the artifact
+    model: ModelSpec
+    dist: Dist
+    track: Tracker
+    meter: Meter
+    micro_batch: int
+    generation_batch: int
+    checkpoint_every_s: float
+
+    def trainable(
+        self,
+        weights: Artifact,
+        optim: OptimSpec,
+        *,
+        head: Head = "language",
+        critic: Artifact | None = None,
+        value_lr_scale: float = 1.0,
+    ) -> Engine:
+        """An engine to train. `critic` is the reward model that an actor's value network starts from."""
+        ...
+
+    def from_nothing(self, tokenizer: PreTrainedTokenizerBase, optim: OptimSpec) -> Engine:
+        """`model.architecture` with random weights drawn from the seed, to train."""
+        ...
+
+    def frozen(self, weights: Artifact, *, head: Head = "language") -> Engine: ...
+
+    def tokenizer(self, weights: Artifact) -> PreTrainedTokenizerBase: ...
+
+    def sample(
+        self,
+        model: PreTrainedModel,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        *,
+        seeds: Sequence[int],
+    ) -> Sampled:
+        """This rank's prompts only. `seeds` is one seed for each row: what is drawn depends on nothing else."""
+        ...
+
+    def scorer(self, weights: Artifact) -> Scorer: ...
+
+    def score(self, reward: Engine, rows: Sequence[Tokens]) -> list[float]:
+        """Raw scores of rows as they are."""
+        ...
+
+    def logprobs(self, policy: Engine, rows: Sequence[Tokens], temperature: float) -> Tensor:
+        """log p of every response token, BT, zero on padding."""
+        ...
+
+    def judge(self, spec: JudgeSpec, inputs: Inputs) -> Judge: ...
+
+    def progress(self, total: int, label: str) -> Progress: ...
+
+    def record(self, **facts: Any) -> None:
+        """Adds to the manifest's facts."""
+        ...
+
+    def spend(self, *, judge_calls: int = 0, price_usd: float = 0.0) -> None:
+        """Adds to the manifest's cost."""
+        ...
+
+
+StageFn = Callable[[Any, Inputs, Context], None]
+
+
+class Upstream(Protocol):
+    """What a plan may build on: the user's own artifact where one was given, else the stage that makes it."""
+
+    @property
+    def has_gold(self) -> bool:
+        """Whether the data's true preference is known."""
+        ...
+
+    def base(self) -> Node: ...
+    def sft(self) -> Node: ...
+    def reward(self) -> Node: ...
+    def preferences(self) -> Node: ...
+    def rows(self, split: str) -> Node: ...
+
+    def stage(
+        self,
+        name: str,
+        run: str,
+        spec: Strict,
+        *,
+        makes: Kind,
+        inputs: Mapping[str, Node],
+        version: int = 1,
+        uses_model: bool = True,
+        needs: str = "",
+    ) -> Stage: ...
+
+
+class Ticket(Protocol):
+    """A submitted stage."""
+
+    folder: Path
+
+
+class Launcher(Protocol):
+    """Runs stage folders somewhere. Loaded from `cluster.launcher`."""
+
+    def submit(self, folder: Path, after: Sequence[Ticket]) -> Ticket: ...
+
+    def wait(self, tickets: Sequence[Ticket]) -> None:
+        """Returns when all are done; raises StageError with the failing rank's log tail."""
+        ...

@@ -1,0 +1,88 @@
+"""`action=plan` and `action=status`: what would be made, and what there is. Without torch."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from alpacafarm.artifacts.store import Store
+from alpacafarm.pipeline.devices import process_count
+from alpacafarm.pipeline.plan import Plan
+from alpacafarm.spec.run import RunSpec
+from alpacafarm.stage import Stage
+
+WIDE = 160  # columns where the output is no terminal
+
+
+def console() -> Console:
+    plain = Console()
+    return plain if plain.is_terminal else Console(width=WIDE, no_color=True)
+
+
+def show_plan(spec: RunSpec, plan: Plan) -> None:
+    """The stages with key and state, why each one is to do, and the arithmetic that the spec implies."""
+    store = Store(Path(spec.store).expanduser())
+    number = {stage.key: str(i) for i, stage in enumerate(plan.stages, 1)}
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("#", "stage", "makes", "key", "state", "needs", "cost and derived numbers", "why"):
+        table.add_column(title, overflow="fold")
+    for stage in plan.stages:
+        parents = [number[parent.key] for parent in stage.inputs.values() if isinstance(parent, Stage)]
+        given = [parent.location for parent in stage.inputs.values() if not isinstance(parent, Stage)]
+        state = store.state(stage)
+        why = "" if state == "done" else store.explain(stage) or ""
+        cells = (
+            number[stage.key],
+            stage.name,
+            str(stage.makes),
+            stage.key,
+            state,
+            " ".join([*parents, *given]),
+            stage.needs,
+            why,
+        )
+        table.add_row(*map(Text, cells))
+    out = console()
+    out.print(table)
+    for line in derived(spec):
+        out.print(line, highlight=False)
+
+
+def derived(spec: RunSpec) -> list[str]:
+    """Numbers that follow from the spec and are written nowhere."""
+    world = process_count(spec)
+    stage = spec.cluster.zero_stage(world=world, dtype=spec.model.dtype)
+    engine = f"DeepSpeed ZeRO-{stage}" if spec.cluster.engine == "deepspeed" else "plain torch"
+    lines = [f"{world} process(es), {engine}, {spec.model.dtype}, micro-batch {spec.cluster.micro_batch}"]
+    for role, method in [*spec.upstream.items(), (spec.method.name, spec.method)]:
+        batch = getattr(getattr(method, "optim", None), "batch_size", None)
+        if batch is not None:
+            accumulation = -(-batch // (world * spec.cluster.micro_batch))
+            lines.append(
+                f"{role}: {batch} rows an update = up to {accumulation} micro-batch(es) on each process"
+            )
+    return lines
+
+
+def show_status(root: Path) -> None:
+    """Every artifact of the store with its size, age and what it was made from."""
+    store = Store(root)
+    records = store.list()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("kind", "key", "stage", "size", "made", "seconds", "from"):
+        table.add_column(title, overflow="fold")
+    for record in records:
+        made = record.manifest
+        parents = " ".join(f"{role}:{key}" for role, key in made.inputs.items())
+        size = f"{record.size_bytes / 2**20:.1f} MiB"
+        table.add_row(
+            *map(
+                Text,
+                (str(made.kind), made.key, made.stage, size, made.started, f"{made.seconds:.1f}", parents),
+            )
+        )
+    out = console()
+    out.print(table)
+    total = sum(record.size_bytes for record in records) / 2**20
+    out.print(f"{len(records)} artifacts, {total:.1f} MiB in {store.root}", highlight=False)

@@ -1,0 +1,1 @@
+"""Models over many rows: sampling, scoring, log-probabilities."""

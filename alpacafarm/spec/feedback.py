@@ -1,0 +1,9 @@
+"""`feedback`: who says which of two answers is better. A source's own Spec stands in its module."""
+
+from alpacafarm.spec.base import Strict
+
+
+class FeedbackSpec(Strict):
+    """Fields that every preference source has."""
+
+    name: str

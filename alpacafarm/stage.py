@@ -1,0 +1,88 @@
+"""A stage is a value: what to run, on which inputs, with which parameters. Its key is the hash of all that."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from typing import Any
+
+
+class Kind(StrEnum):
+    """What an artifact is."""
+
+    ROWS = "rows"
+    POLICY = "policy"
+    REWARD = "reward"
+    PAIRS = "pairs"
+    OUTPUTS = "outputs"
+    SCORES = "scores"
+
+
+def canonical_json(value: Any) -> str:
+    """JSON that depends on the value alone: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def content_key(value: Any) -> str:
+    """64 bits of SHA-256 over the canonical JSON, as 16 hexadecimal digits."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Given:
+    """Something that exists already: a folder, a file or a hub id. `fingerprint` stands for its content."""
+
+    kind: Kind
+    location: str
+    fingerprint: str
+    revision: str | None = None
+
+    @property
+    def name(self) -> str:
+        return f"given {self.kind}"
+
+    @cached_property
+    def key(self) -> str:
+        return content_key(["given", str(self.kind), self.fingerprint])
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One node of the plan.
+
+    `params` is everything that changes the result and nothing that does not. `model` is the same for the policy's
+    settings, None where no model is involved. `version` is raised by hand when the code's meaning changes.
+    """
+
+    name: str
+    run: str  # "alpacafarm.methods.ppo:train"
+    makes: Kind
+    params: Mapping[str, Any]
+    inputs: Mapping[str, "Stage | Given"]
+    seed: int
+    model: Mapping[str, Any] | None = None
+    version: int = 1
+    needs: str = ""  # what it will cost, for people; not part of the key
+    uses_devices: bool = field(default=True)  # launched on every rank; false for stages that only move rows
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What the key is made of. Two stages with equal identities are one stage."""
+        return {
+            "run": self.run,
+            "version": self.version,
+            "makes": str(self.makes),
+            "params": dict(self.params),
+            "model": None if self.model is None else dict(self.model),
+            "inputs": {role: node.key for role, node in sorted(self.inputs.items())},
+            "seed": self.seed,
+        }
+
+    @cached_property
+    def key(self) -> str:
+        return content_key(self.identity)
+
+
+Node = Stage | Given

@@ -1,0 +1,1 @@
+"""Arithmetic on rows and numbers: pure functions, standard library only."""

@@ -1,0 +1,83 @@
+"""How an instruction becomes a prompt. Strings only, and the tokenizer's chat template where that is the style.
+
+`alpaca` is the pair of templates of Stanford Alpaca (Taori et al. 2023), as AlpacaFarm uses them. `short` costs a tiny
+model few tokens. `chat` is one user turn in the tokenizer's own template.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from alpacafarm.errors import SpecError
+from alpacafarm.spec.model import PromptStyle
+
+ALPACA_WITH_INPUT = (
+    "Below is an instruction that describes a task, paired with an input that provides further context. "
+    "Write a response that appropriately completes the request.\n\n"
+    "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:"
+)
+ALPACA_WITHOUT_INPUT = (
+    "Below is an instruction that describes a task. "
+    "Write a response that appropriately completes the request.\n\n"
+    "### Instruction:\n{instruction}\n\n### Response:"
+)
+SHORT_WITH_INPUT = "Instruction: {instruction}\nInput: {input}\nAnswer:"
+SHORT_WITHOUT_INPUT = "Instruction: {instruction}\nAnswer:"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt in three parts. Special tokens are read in `head` and `tail`; `body` holds the user's words and is
+    plain text whatever it says."""
+
+    head: str
+    body: str
+    tail: str
+
+    @property
+    def text(self) -> str:
+        return self.head + self.body + self.tail
+
+
+def prompt(style: PromptStyle, instruction: str, input: str, tokenizer: Any = None) -> Prompt:
+    """The prompt up to where the response begins. `chat` needs the tokenizer; a blank input counts as none."""
+    if style == "chat":
+        return _chat(tokenizer, f"{instruction}\n\n{input}" if input.strip() else instruction)
+    with_input, without_input = {
+        "alpaca": (ALPACA_WITH_INPUT, ALPACA_WITHOUT_INPUT),
+        "short": (SHORT_WITH_INPUT, SHORT_WITHOUT_INPUT),
+    }[style]
+    template = with_input if input.strip() else without_input
+    return Prompt("", template.format(instruction=instruction, input=input), "")
+
+
+def _chat(tokenizer: Any, words: str) -> Prompt:
+    """One user turn and the opening of the answer, cut where the template's special tokens end and begin.
+
+    The template is rendered around a stand-in to find where the user's words go, then around the words themselves,
+    since templates may trim them.
+    """
+    if tokenizer.chat_template is None:
+        raise SpecError(
+            "model.prompt=chat needs a tokenizer with a chat template, and this one has none; "
+            "set model.prompt to alpaca or short, or model.path to a chat model"
+        )
+    stand_in = "STAND-IN"
+    while stand_in in words:
+        stand_in += "-IN"
+    before, _, after = _render(tokenizer, stand_in).partition(stand_in)
+    rendered = _render(tokenizer, words)
+    if stand_in in after or not (rendered.startswith(before) and rendered.endswith(after)):
+        raise SpecError(
+            "model.prompt=chat: the tokenizer's chat template does not put the user's words in one place; "
+            "set model.prompt to alpaca or short"
+        )
+    specials = tokenizer.all_special_tokens
+    body_start = max((before.rfind(s) + len(s) for s in specials if s in before), default=0)
+    body_end = min((after.find(s) for s in specials if s in after), default=len(after))
+    tail_start = len(rendered) - len(after) + body_end
+    return Prompt(rendered[:body_start], rendered[body_start:tail_start], rendered[tail_start:])
+
+
+def _render(tokenizer: Any, words: str) -> str:
+    turn = [{"role": "user", "content": words}]
+    return str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))

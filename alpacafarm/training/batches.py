@@ -1,0 +1,63 @@
+"""Which rows an optimiser step sees, and how a step is cut into micro-batches. The cut never changes the result."""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from alpacafarm.stats.seeds import stable_seed
+from alpacafarm.text.collate import Batch
+
+B = TypeVar("B", bound=Batch)
+
+
+def step_rows(rows: int, *, batch_size: int, epochs: int, seed: int, world: int = 1) -> list[list[int]]:
+    """Row indices of every optimiser step: a fresh permutation each epoch, cut into batches.
+
+    An epoch's last batch is smaller when `batch_size` does not divide the rows; one with fewer rows than ranks is added
+    to the batch before it, so that every rank has work and no row is dropped.
+    """
+    steps: list[list[int]] = []
+    for epoch in range(epochs):
+        order = list(range(rows))
+        random.Random(stable_seed(seed, "epoch", epoch)).shuffle(order)
+        cut = [order[i : i + batch_size] for i in range(0, rows, batch_size)]
+        if len(cut) > 1 and len(cut[-1]) < world:
+            cut[-2].extend(cut.pop())
+        steps.extend(cut)
+    return steps
+
+
+def deal(
+    indices: Sequence[int], lengths: Sequence[int], *, micro_batch: int, rank: int, world: int
+) -> list[list[int]]:
+    """This rank's micro-batches of one step: rows of similar length together, equal work for every rank.
+
+    Rows are sorted by length and cut into micro-batches, which the ranks take in turn; the last rows are cut finer when
+    some rank would otherwise have none.
+    """
+    order = sorted(indices, key=lambda i: (lengths[i], i))
+    size = max(1, min(micro_batch, len(order) // world))
+    cut = [order[i : i + size] for i in range(0, len(order), size)]
+    return cut[rank::world]
+
+
+@dataclass(frozen=True)
+class Steps(Generic[B]):
+    """The optimiser steps of a training run, built when they are asked for. `steps[k]` is this rank's share."""
+
+    rows_of: Sequence[Sequence[int]]
+    lengths: Sequence[int]
+    collate: Callable[[Sequence[int]], B]
+    micro_batch: int
+    rank: int
+    world: int
+
+    def __len__(self) -> int:
+        return len(self.rows_of)
+
+    def __getitem__(self, step: int) -> list[B]:
+        cut = deal(
+            self.rows_of[step], self.lengths, micro_batch=self.micro_batch, rank=self.rank, world=self.world
+        )
+        return [self.collate(rows) for rows in cut]

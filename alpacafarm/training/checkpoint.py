@@ -1,0 +1,61 @@
+"""Save and resume inside a stage: weights, optimiser, random states, meter and position, all ranks or none."""
+
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from alpacafarm.ports import Context, Engine
+
+
+class Checkpoints:
+    """Checkpoints of one training run under `ctx.scratch`.
+
+    A checkpoint is complete when `latest.json` names it; that file is renamed into place after every rank has written.
+    """
+
+    def __init__(self, engine: Engine, ctx: Context) -> None:
+        self.engine, self.ctx = engine, ctx
+        self.latest = ctx.scratch / "latest.json"
+        self.saved_at = time.monotonic()
+
+    def restore(self) -> tuple[int, dict[str, Any]]:
+        """The step to go on from and the loop's own state; (0, {}) when nothing was saved."""
+        found = self.ctx.dist.broadcast(json.loads(self.latest.read_text()) if self.latest.exists() else None)
+        if found is None:
+            self.ctx.track.rewind(0)
+            return 0, {}
+        self.engine.restore(self.ctx.scratch / found["folder"])
+        self.ctx.track.rewind(found["step"])
+        self.ctx.meter.restore(found["meter"])
+        return int(found["step"]), dict(found["state"])
+
+    def save_if_due(self, step: int, state: Mapping[str, Any] | None = None) -> None:
+        """Saves when `checkpoint_every_s` has passed on rank 0."""
+        due = time.monotonic() - self.saved_at >= self.ctx.checkpoint_every_s
+        if self.ctx.dist.broadcast(due):
+            self.save(step, state or {})
+
+    def save(self, step: int, state: Mapping[str, Any]) -> None:
+        folder = self.ctx.scratch / f"checkpoint-{step}"
+        if self.ctx.dist.rank == 0 and folder.exists():
+            shutil.rmtree(folder)  # of a save that was cut off
+        self.ctx.dist.barrier()
+        self.engine.checkpoint(folder)
+        self.ctx.dist.barrier()
+        if self.ctx.dist.rank == 0:
+            record = {
+                "step": step,
+                "folder": folder.name,
+                "state": dict(state),
+                "meter": self.ctx.meter.state(),
+            }
+            aside = self.latest.with_suffix(".new")
+            aside.write_text(json.dumps(record))
+            aside.replace(self.latest)
+            for old in self.ctx.scratch.glob("checkpoint-*"):
+                if old != folder:
+                    shutil.rmtree(old)
+        self.ctx.dist.barrier()
+        self.saved_at = time.monotonic()

@@ -1,0 +1,58 @@
+"""Rows: what travels between stages as JSON lines. Every row keeps its `id`; joins are by id, never by text."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Example:
+    """An instruction with the answer that demonstrates it (SFT) or is the reference (evaluation)."""
+
+    id: str
+    instruction: str
+    input: str = ""
+    output: str = ""
+
+
+@dataclass(frozen=True)
+class Output:
+    """One sampled answer. `sample` numbers the answers to one instruction from 0."""
+
+    id: str
+    instruction: str
+    input: str
+    output: str
+    generator: str
+    dataset: str = ""
+    sample: int = 0
+    ended: bool = True  # the policy emitted its end token within the limit
+    tokens: int = 0  # response tokens, the end token included
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two answers to one instruction, to be compared."""
+
+    id: str
+    instruction: str
+    input: str
+    output_1: str
+    output_2: str
+
+
+@dataclass(frozen=True)
+class Preference(Pair):
+    """A judged pair: 1 or 2 names the better output, 1.5 is a tie, between them a judge's probability."""
+
+    preference: float = 1.5
+    annotator: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a judge said of one pair. `preference` is None when it failed, and `failure` then says how."""
+
+    preference: float | None
+    annotator: str
+    failure: str | None = None
+    price_usd: float = 0.0
+    calls: int = 0

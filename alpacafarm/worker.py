@@ -1,0 +1,162 @@
+"""Runs one stage on one rank: `python -m alpacafarm.worker FOLDER`, where FOLDER holds stage.json and settings.json."""
+
+import json
+import logging
+import os
+import sys
+import time
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from alpacafarm import lookup
+from alpacafarm.artifacts.manifest import Outcome, now
+from alpacafarm.errors import AlpacaFarmError
+from alpacafarm.ports import Artifact, Dist, Tracker
+from alpacafarm.spec.base import Strict
+from alpacafarm.spec.cluster import ClusterSpec
+from alpacafarm.spec.model import ModelSpec
+from alpacafarm.spec.run import TrackingSpec
+from alpacafarm.stage import Kind
+from alpacafarm.tracking.tracker import Fanout, JsonLines, WandbTracker
+
+
+class Settings(Strict):
+    """`settings.json`: what the run decides and no key contains."""
+
+    cluster: ClusterSpec
+    tracking: TrackingSpec
+    run_name: str
+
+
+def run_stage(folder: Path) -> None:
+    """Runs the stage in `folder`; leaves what it made in `out/` and `outcome.json` beside it."""
+    from alpacafarm.pipeline.context import StageContext
+
+    stage = json.loads((folder / "stage.json").read_text())
+    settings = Settings.model_validate_json((folder / "settings.json").read_text())
+    dist = connected(stage, settings.cluster)
+    tracker = tracker_for(stage, folder, settings, dist)
+    ctx = StageContext(
+        name=stage["name"],
+        seed=stage["seed"],
+        out=folder / "out",
+        scratch=folder / "scratch",
+        model=model_spec(stage["model"]),
+        cluster=settings.cluster,
+        dist=dist,
+        track=tracker,
+    )
+    function = lookup.resolve(stage["run"])
+    spec_type = typing.get_type_hints(function)["spec"]
+    inputs = {role: artifact(told) for role, told in stage["inputs"].items()}
+    started, clock = now(), time.perf_counter()
+    try:
+        function(spec_type.model_validate(stage["params"]), inputs, ctx)
+    finally:
+        tracker.close()
+    throughput = ctx.meter.summary(dist)
+    if dist.rank == 0:
+        used = throughput if throughput["tokens"] else None
+        Outcome(started, time.perf_counter() - clock, used, ctx.cost, ctx.facts).write(folder)
+
+
+def connected(stage: Mapping[str, Any], cluster: ClusterSpec) -> Dist:
+    """The other ranks of this stage. A stage that only moves rows has none and needs no torch."""
+    if not stage["uses_devices"]:
+        return Alone()
+    import torch
+    from transformers.utils import logging as transformers_logging
+
+    from alpacafarm.engine.dist import connect, seed_everything
+
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()  # it reports each fresh head as a missing weight
+
+    if cluster.threads is not None:
+        torch.set_num_threads(cluster.threads)
+    dist = connect(cluster.rendezvous_timeout_s)
+    seed_everything(
+        int(stage["seed"]) + dist.rank
+    )  # libraries' own draws; ours are seeded where they are made
+    return dist
+
+
+class Alone:
+    """One process, without torch."""
+
+    rank, world = 0, 1
+
+    def total(self, values: typing.Sequence[float]) -> list[float]:
+        return list(values)
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value]
+
+    def broadcast(self, value: Any) -> Any:
+        return value
+
+    def barrier(self) -> None: ...
+
+
+def tracker_for(stage: Mapping[str, Any], folder: Path, settings: Settings, dist: Dist) -> Fanout:
+    lines = JsonLines(folder / "out" / "log.jsonl", dist.rank)
+    trackers: list[Tracker] = [lines]
+    if settings.tracking.wandb != "off" and stage["uses_devices"]:
+        trackers.append(
+            WandbTracker(
+                folder / "scratch",
+                project=settings.tracking.project,
+                group=settings.tracking.group or settings.run_name,
+                name=f"{settings.run_name}/{stage['name']}",
+                config=stage["params"],
+                mode=settings.tracking.wandb,
+                rank=dist.rank,
+            )
+        )
+    return Fanout(*trackers)
+
+
+def model_spec(params: Mapping[str, Any] | None) -> ModelSpec | None:
+    """The model's settings back from a stage. Where its weights lie is among the stage's inputs."""
+    if params is None:
+        return None
+    return ModelSpec.model_validate(
+        {
+            **params,
+            "name": "",
+            "revision": None,
+            "path": None if params["architecture"] else "among the inputs",
+        }
+    )
+
+
+def artifact(told: Mapping[str, Any]) -> Artifact:
+    facts = {**told["facts"], "revision": told.get("revision")}
+    return Artifact(Path(told["path"]), Kind(told["kind"]), told["key"], facts)
+
+
+def main() -> int:
+    from launchers.orphans import die_with_parent
+
+    die_with_parent()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    folder = Path(sys.argv[1])
+    try:
+        run_stage(folder)
+    except AlpacaFarmError as error:
+        if os.environ.get("RANK", "0") == "0":
+            told = {"type": type(error).__name__, "message": str(error), "exit_code": error.exit_code}
+            (folder / "error.json").write_text(json.dumps(told))
+        print(error, file=sys.stderr)
+        return error.exit_code
+    if "torch" in sys.modules:
+        from alpacafarm.engine.dist import disconnect
+
+        disconnect()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

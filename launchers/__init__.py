@@ -1,0 +1,24 @@
+"""How the processes of a stage start on a given site. Loaded by dotted path, `package.module:Class`.
+
+A launcher is built as `Class(cluster, world)` with the ClusterSpec and the number of processes. It runs
+stages when they are waited for, one after the other, unless the site has a queue of its own.
+"""
+
+from importlib import import_module
+from typing import cast
+
+from alpacafarm.errors import SpecError
+from alpacafarm.ports import Launcher
+
+
+def load(dotted: str) -> type[Launcher]:
+    """The launcher's class; SpecError where there is none."""
+    module, _, name = dotted.partition(":")
+    try:
+        found = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SpecError(
+            f"cluster.launcher={dotted} cannot be loaded ({error}); "
+            "it must be package.module:Class, such as launchers.local:Local"
+        ) from error
+    return cast("type[Launcher]", found)

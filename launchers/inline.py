@@ -1,0 +1,60 @@
+"""Stages in this process: tests, one CPU, one GPU, and stages that only move rows."""
+
+import json
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from alpacafarm.errors import AlpacaFarmError, StageError
+from alpacafarm.ports import Ticket
+from alpacafarm.spec.cluster import ClusterSpec
+
+
+@dataclass
+class Here:
+    """A stage to run on this machine, and whether it has been."""
+
+    folder: Path
+    after: Sequence[Ticket]
+    done: bool = False
+
+
+class Inline:
+    def __init__(self, cluster: ClusterSpec, world: int = 1, *, worker: str = "alpacafarm.worker") -> None:
+        self.cluster, self.world, self.worker = cluster, world, worker
+
+    def submit(self, folder: Path, after: Sequence[Ticket]) -> Here:
+        return Here(Path(folder), after)
+
+    def wait(self, tickets: Sequence[Ticket]) -> None:
+        """Runs what has not run, in order, what it comes after first."""
+        for ticket in tickets:
+            if isinstance(ticket, Here) and not ticket.done:
+                self.wait(ticket.after)
+                self.run(ticket.folder)
+                ticket.done = True
+
+    def run(self, folder: Path) -> None:
+        run_here(folder, self.worker)
+
+
+def run_here(folder: Path, worker: str) -> None:
+    """The stage's function in this process. Its traceback goes to `rank0.log`; ours goes on as it is."""
+    try:
+        import_module(worker).run_stage(folder)
+    except AlpacaFarmError:
+        raise
+    except Exception as error:
+        path = folder / "rank0.log"
+        with path.open("a", encoding="utf-8") as file:
+            traceback.print_exc(file=file)
+        raise StageError(
+            f"stage {stage_name(folder)} failed: {type(error).__name__}: {error}\n"
+            f"  folder: {folder}\n  log: {path}"
+        ) from error
+
+
+def stage_name(folder: Path) -> str:
+    return str(json.loads((folder / "stage.json").read_text(encoding="utf-8"))["name"])

@@ -1,0 +1,212 @@
+"""All processes of a stage on this machine, with the environment that torchrun would give them."""
+
+import fcntl
+import json
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+
+from alpacafarm import errors
+from alpacafarm.errors import AlpacaFarmError, StageError
+from alpacafarm.spec.cluster import ClusterSpec
+from launchers.inline import Inline, run_here, stage_name
+from launchers.orphans import PARENT
+
+GRACE_S = 5.0  # between SIGTERM and SIGKILL
+LAST_WORDS_S = 2.0  # an error on all ranks is told by rank 0, and another rank may be the first to end
+TAIL_LINES = 20
+TAIL_BYTES = 64 * 2**10
+CONSOLE = "ALPACAFARM_CONSOLE"  # where alpacafarm.tracking.progress looks for the console's descriptor
+
+Rank = subprocess.Popen[bytes]
+
+
+class Local(Inline):
+    """With one process in this one, unless `subprocesses`; else one process for each rank, all or none."""
+
+    def __init__(
+        self,
+        cluster: ClusterSpec,
+        world: int = 1,
+        *,
+        worker: str = "alpacafarm.worker",
+        subprocesses: bool = False,
+    ) -> None:
+        super().__init__(cluster, world, worker=worker)
+        self.subprocesses = subprocesses or world > 1
+
+    def run(self, folder: Path) -> None:
+        stage = json.loads((folder / "stage.json").read_text(encoding="utf-8"))
+        if not self.subprocesses or not stage["uses_devices"]:
+            run_here(folder, self.worker)
+            return
+        ranks: list[Rank] = []
+        with _sigterm_interrupts():
+            try:
+                self._start(folder, ranks)
+                _wait(folder, ranks)
+            finally:
+                _end(ranks)
+
+    def _start(self, folder: Path, ranks: list[Rank]) -> None:
+        """Adds to `ranks` as it goes, so that those are ended that have started when another cannot."""
+        (folder / "error.json").unlink(missing_ok=True)
+        alone, console = _alone(folder), _console()
+        shared = {
+            "WORLD_SIZE": str(self.world),
+            "LOCAL_WORLD_SIZE": str(self.world),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(_free_port()),
+            "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+            "PYTHONUNBUFFERED": "1",  # the log is complete whatever ends the process
+            PARENT: str(os.getpid()),
+        }
+        if "OMP_NUM_THREADS" not in os.environ:
+            cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+            shared["OMP_NUM_THREADS"] = str(self.cluster.threads or max(1, cores // self.world))
+        command = [sys.executable, "-P", "-m", self.worker, str(folder)]
+        try:
+            for rank in range(self.world):
+                own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+                kept = [alone]
+                if rank == 0 and console is not None:
+                    own[CONSOLE] = str(console)
+                    kept.append(console)
+                with _log(folder, rank).open("ab") as out:
+                    environment = os.environ | shared | own
+                    ranks.append(_popen(command, environment, out.fileno(), kept))
+        finally:
+            for descriptor in (alone, console):
+                if descriptor is not None:
+                    os.close(descriptor)
+
+
+def _popen(command: Sequence[str], environment: dict[str, str], out: int, kept: Sequence[int]) -> Rank:
+    return subprocess.Popen(
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=out,
+        stderr=subprocess.STDOUT,
+        pass_fds=kept,
+    )
+
+
+def _wait(folder: Path, ranks: Sequence[Rank]) -> None:
+    """Returns when all have ended well; raises for the first that has not."""
+    ended: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
+    for number, process in enumerate(ranks):
+        threading.Thread(target=lambda n=number, p=process: ended.put((n, p.wait())), daemon=True).start()
+    for _ in ranks:
+        rank, code = ended.get()
+        if code != 0:
+            with suppress(subprocess.TimeoutExpired):
+                ranks[0].wait(LAST_WORDS_S)
+            _end(ranks)
+            raise _error(folder, rank, code, len(ranks))
+
+
+def _end(ranks: Sequence[Rank]) -> None:
+    """SIGTERM to those that still run, SIGKILL to those that do not mind it."""
+    try:
+        for process in ranks:
+            process.terminate()
+        deadline = time.monotonic() + GRACE_S
+        for process in ranks:
+            process.wait(max(0.0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        pass
+    finally:  # also when an impatient user interrupts the wait
+        for process in ranks:
+            process.kill()
+        for process in ranks:
+            process.wait()
+
+
+def _error(folder: Path, rank: int, code: int, world: int) -> AlpacaFarmError:
+    """The error that rank 0 wrote if it is one of ours, else what is known of the rank that ended first."""
+    told = {"type": "", "message": ""}
+    if (folder / "error.json").exists():
+        told = json.loads((folder / "error.json").read_text(encoding="utf-8"))
+    kind = vars(errors).get(told["type"])
+    if isinstance(kind, type) and issubclass(kind, AlpacaFarmError):
+        return kind(told["message"])
+    how = f"exited with code {code}" if code > 0 else f"was killed by {signal.Signals(-code).name}"
+    path = _log(folder, rank)
+    tail = "\n".join(f"    {line}" for line in _tail(path))
+    return StageError(
+        f"stage {stage_name(folder)} failed: rank {rank} of {world} {how}\n"
+        f"  folder: {folder}\n  log: {path}, which ends:\n{tail}"
+    )
+
+
+def _log(folder: Path, rank: int) -> Path:
+    return folder / f"rank{rank}.log"
+
+
+def _tail(path: Path) -> list[str]:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - TAIL_BYTES))
+        return file.read().decode(errors="replace").splitlines()[-TAIL_LINES:]
+
+
+def _alone(folder: Path) -> int:
+    """A locked descriptor for the ranks to inherit: it stays locked until the last of them has ended.
+
+    After kill -9 of a launcher its ranks live on for a moment, and would write into the folder beside ours.
+    """
+    descriptor = os.open(folder / "ranks.lock", os.O_RDWR | os.O_CREAT)
+    deadline = time.monotonic() + 2 * GRACE_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                os.close(descriptor)
+                raise StageError(
+                    f"stage {stage_name(folder)} cannot start: processes of an earlier run still work in "
+                    f"{folder}; end them and run again"
+                ) from None
+            time.sleep(0.1)
+
+
+def _console() -> int | None:
+    """A copy of stderr's descriptor, where it has one."""
+    try:
+        return os.dup(sys.stderr.fileno())
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """Makes SIGTERM unwind like Ctrl-C while ranks run, unless somebody handles it already."""
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt("SIGTERM")
+
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

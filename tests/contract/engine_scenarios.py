@@ -1,0 +1,230 @@
+"""One course of training for every engine, on any number of ranks. `test_engine.py` compares what comes back."""
+
+import traceback
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from transformers import LlamaForCausalLM, LlamaForSequenceClassification
+
+from alpacafarm.engine.build import build_engine
+from alpacafarm.errors import ArtifactError
+from alpacafarm.models import heads
+from alpacafarm.models.export import export_policy
+from alpacafarm.models.heads import ActorCritic, RewardModel
+from alpacafarm.models.lora import apply_lora
+from alpacafarm.spec.cluster import ClusterSpec, OffloadSpec, ZeroSpec
+from alpacafarm.spec.method import OptimSpec
+from alpacafarm.spec.model import LoraSpec
+from alpacafarm.text.collate import SequenceBatch, collate
+from tests.unit.models import tiny
+
+ROWS = 16
+STEPS = 4
+Cuts = list[list[list[int]]]  # steps, ranks, micro-batch sizes
+PIECES: Cuts = [[[3, 6, 7]]] * STEPS
+UNEVEN: Cuts = [[[2, 4], [5, 5]], [[2, 4], [5, 5]], [[6], [1, 4, 5]], [[1, 4, 5], [6]]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """An engine and its options."""
+
+    name: str
+    stage: int | None = None  # None is the plain engine
+    recompute: bool = False
+    offload: bool = False
+    lora: bool = False
+    tied: bool = False
+    dtype: str = "float32"
+
+    @property
+    def kind(self) -> str:
+        return "plain" if self.stage is None else "deepspeed"
+
+
+@dataclass
+class Record:
+    """What one rank saw."""
+
+    losses: list[float] = field(default_factory=list)
+    norms: list[float] = field(default_factory=list)
+    metrics: list[dict[str, float]] = field(default_factory=list)
+    graphs: list[bool] = field(default_factory=list)  # whether forwards outside an update recorded gradients
+    generated: list[list[int]] = field(default_factory=list)
+    logprobs: torch.Tensor | None = None  # after training
+    weights: dict[str, torch.Tensor] = field(default_factory=dict)  # rank 0 only
+    resumed_loss: float = 0.0
+    resumed_weights: dict[str, torch.Tensor] = field(default_factory=dict)
+    scores: torch.Tensor | None = None  # of a frozen reward model
+    sharded: bool = False
+    refusal: str = ""
+
+
+# Adam divides by the root of the second moment: where gradients are rounding noise, a small epsilon turns noise into
+# steps of full size, and no two orders of summation agree. The norms are near 3, so that clipping acts.
+OPTIM = OptimSpec(
+    lr=1e-2,
+    batch_size=ROWS,
+    schedule="constant",
+    warmup_fraction=0.0,
+    betas=[0.9, 0.95],
+    eps=1e-4,
+    weight_decay=0.1,
+    max_grad_norm=2.5,
+)
+
+
+def cluster(case: Case) -> ClusterSpec:
+    device = "cpu" if case.offload else "none"
+    offload = OffloadSpec(optimizer=device, parameters=device if case.stage == 3 else "none", nvme_path=None)
+    return ClusterSpec(
+        name="test",
+        launcher="launchers.inline:Inline",
+        engine=case.kind,
+        processes=1,
+        micro_batch=4,
+        generation_batch=4,
+        threads=1,
+        gradient_checkpointing=case.recompute,
+        checkpoint_every_s=60,
+        rendezvous_timeout_s=60,
+        # DeepSpeed's default would keep tiny parameters whole, and nothing would be tested.
+        zero=ZeroSpec(stage=case.stage or 0, offload=offload, persistence_threshold=0),
+    )
+
+
+def actor_critic(case: Case, seed: int) -> ActorCritic:
+    dtype = getattr(torch, case.dtype)
+    config = tiny.config(tie_word_embeddings=case.tied, num_labels=1)
+    torch.manual_seed(seed)
+    module = ActorCritic(
+        LlamaForCausalLM(config).to(dtype),
+        LlamaForSequenceClassification(config).to(dtype),
+        value_lr_scale=3.0,
+    )
+    if case.lora:
+        apply_lora(module, LoraSpec(rank=2, alpha=8, dropout=0.0, targets="all-linear"), seed=seed)
+    return module
+
+
+def build(case: Case, dist: Any, weights: dict[str, torch.Tensor], *, seed: int = 0) -> Any:
+    """An engine whose export also fills `weights`."""
+
+    def export(module: Any, state: Any, path: Path) -> None:
+        weights.update(state)
+        export_policy(module, state, path, tiny.tokenizer())
+
+    module = actor_critic(case, seed)
+    return build_engine(
+        case.kind, module, OPTIM, cluster=cluster(case), dtype=case.dtype, dist=dist, export=export
+    )
+
+
+def cut(step: int, sizes: list[list[int]], rank: int) -> list[SequenceBatch]:
+    """This rank's micro-batches of the step's 16 rows."""
+    start = sum(sum(other) for other in sizes[:rank])
+    batches = []
+    for size in sizes[rank]:
+        batches.append(collate(tiny.rows(ROWS, step)[start : start + size], tiny.PAD))
+        start += size
+    return batches
+
+
+def loss_of(engine: Any) -> Any:
+    """Cross-entropy, an entropy bonus and a value loss: every output is used."""
+
+    def loss(batch: SequenceBatch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        stats = engine(batch, temperature=0.7, with_entropy=True)
+        error_BT = (stats.value_BT - 1.0) * batch.mask_BT
+        total = -stats.logprob_BT.sum() - 0.1 * stats.entropy_BT.sum() + 0.3 * error_BT.square().sum()
+        return total, {"entropy": stats.entropy_BT.sum(), "tokens": batch.mask_BT.sum()}
+
+    return loss
+
+
+def course(dist: Any, case: Case, cuts: Cuts, folder: Path, foreign: Path | None) -> Record:
+    """Train, generate, train, checkpoint, train on; then the last step again from the checkpoint."""
+    record = Record()
+    engine = build(case, dist, record.weights)
+    for step in range(STEPS):
+        if step == 1:
+            record.graphs.append(engine(probe(dist)).logprob_BT.requires_grad)
+        if step == 2:
+            record.generated = generate(engine, dist)
+        if step == STEPS - 1:
+            engine.checkpoint(folder / case.name)
+        update = engine.update(cut(step, cuts[step], dist.rank), loss_of(engine), lr=OPTIM.lr)
+        record.losses.append(update.loss)
+        record.norms.append(update.grad_norm)
+        record.metrics.append(dict(update.metrics))
+    record.logprobs = engine(probe(dist)).logprob_BT
+    engine.export(folder / f"{case.name}_export")
+    resume(dist, case, cuts[-1], folder, record, foreign)
+    freeze(dist, case, record)
+    return record
+
+
+def probe(dist: Any) -> SequenceBatch:
+    """Other rows, and another number of them, on every rank."""
+    return collate(tiny.rows(3 + dist.rank, seed=99), tiny.PAD)
+
+
+def generate(engine: Any, dist: Any) -> list[list[int]]:
+    """Greedy; rank 1 goes on for longer than rank 0."""
+    prompt = torch.tensor([[3, 11, 4, 19, 5]])
+    with engine.gathered() as policy:
+        tokens = policy.generate(
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            max_new_tokens=4 + 4 * dist.rank,
+            do_sample=False,
+            eos_token_id=None,
+            pad_token_id=tiny.PAD,
+        )
+    return tokens.tolist()
+
+
+def resume(
+    dist: Any, case: Case, sizes: list[list[int]], folder: Path, record: Record, foreign: Path | None
+) -> None:
+    """Into an engine with other weights (with LoRA the same: frozen weights are not in a checkpoint)."""
+    engine = build(case, dist, record.resumed_weights, seed=0 if case.lora else 1)
+    if foreign is not None and (foreign / case.name).exists():
+        try:
+            engine.restore(foreign / case.name)
+        except ArtifactError as error:
+            record.refusal = str(error)
+    engine.restore(folder / case.name)
+    record.resumed_loss = engine.update(cut(STEPS - 1, sizes, dist.rank), loss_of(engine), lr=OPTIM.lr).loss
+    engine.export(folder / f"{case.name}_resumed")
+
+
+def reward_model() -> RewardModel:
+    torch.manual_seed(5)
+    return RewardModel(LlamaForSequenceClassification(tiny.config(num_labels=1)).eval())
+
+
+def freeze(dist: Any, case: Case, record: Record) -> None:
+    engine = build_engine(case.kind, reward_model(), None, cluster=cluster(case), dtype="float32", dist=dist)
+    record.scores = engine(probe(dist))
+    parameters = list(engine.module.parameters())
+    record.graphs.append(record.scores.requires_grad or any(p.requires_grad for p in parameters))
+    record.sharded = all(p.numel() == 0 for p in parameters)
+
+
+def all_courses(
+    dist: Any, cases: list[Case], cuts: Cuts, folder: Path, foreign: Path | None
+) -> dict[str, Record | str]:
+    """Many engines in one process group: starting one costs seconds. A failed course is its traceback."""
+    records: dict[str, Record | str] = {}
+    chunk = 4 * tiny.VOCABULARY  # so small that ranks get different numbers of chunks
+    for case in cases:
+        try:
+            with mock.patch.object(heads, "CHUNK_ELEMENTS", chunk):
+                records[case.name] = course(dist, case, cuts, folder, foreign)
+        except Exception:
+            records[case.name] = traceback.format_exc()
+    return records
