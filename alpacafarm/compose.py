@@ -26,7 +26,7 @@ def parse(raw: Mapping[str, Any]) -> RunSpec:
 
 
 def with_kl_coef(raw: dict[str, Any]) -> dict[str, Any]:
-    """The root key `kl_coef` is the method's: set from either side, refused where the method has no KL penalty."""
+    """The root key `kl_coef` is the method's: set from either side, refused where there is no KL penalty."""
     method = raw.get("method")
     if not isinstance(method, Mapping) or not isinstance(method.get("name"), str):
         return raw

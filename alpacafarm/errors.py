@@ -29,7 +29,7 @@ class StageError(AlpacaFarmError):
     """A stage failed; the message names the stage, its folder and its log."""
 
 
-class NeedsLabels(AlpacaFarmError):
+class NeedsLabels(AlpacaFarmError):  # noqa: N818  # waiting for people is not a fault
     """The run waits for people to label pairs; the message says where they are and how to go on."""
 
     exit_code = 3

@@ -72,7 +72,7 @@ class Update:
 
 
 class Engine(Protocol):
-    """A model under an optimiser, or a frozen one. Losses come in as sums and are divided by the global weight."""
+    """A model under an optimiser, or a frozen one. Losses are sums, divided here by the global weight."""
 
     rank: int
     world: int
@@ -85,8 +85,8 @@ class Engine(Protocol):
     def update(self, batches: Sequence[B], loss: LossFn[B], *, lr: float) -> Update:
         """One optimiser step over this rank's micro-batches.
 
-        The result does not depend on how the rows were cut into micro-batches and ranks. Ranks may hold different
-        numbers of micro-batches, each at least one.
+        The result does not depend on how the rows were cut into micro-batches and ranks. Ranks may hold
+        different numbers of micro-batches, each at least one.
         """
         ...
 
@@ -116,7 +116,7 @@ class Sampled:
 
 
 class Dist(Protocol):
-    """The processes of this stage. Every method is called by all ranks; with one rank each is the identity."""
+    """The processes of this stage. All ranks call every method; with one rank each is the identity."""
 
     rank: int
     world: int
@@ -223,7 +223,7 @@ class Context(Protocol):
         *,
         seeds: Sequence[int],
     ) -> Sampled:
-        """This rank's prompts only. `seeds` is one seed for each row: what is drawn depends on nothing else."""
+        """This rank's prompts only, with one seed for each: what is drawn depends on nothing else."""
         ...
 
     def scorer(self, weights: Artifact) -> Scorer: ...

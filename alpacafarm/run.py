@@ -1,7 +1,7 @@
 """The entry point: `python -m alpacafarm.run method=ppo feedback=sim kl_coef=0.0067`.
 
-Composes the config (Hydra), validates it (pydantic), plans the stages, executes what is missing and reports. Nothing
-here imports torch: a wrong key, `action=plan` and `--help` answer at once.
+Composes the config (Hydra), validates it (pydantic), plans the stages, executes what is missing and reports.
+Nothing here imports torch: a wrong key, `action=plan` and `--help` answer at once.
 """
 
 import logging
@@ -67,7 +67,7 @@ def task(cfg: DictConfig) -> None:
 
 
 def raw_config(cfg: DictConfig) -> dict[str, Any]:
-    """The composed config as plain values; `spec=FILE` takes the file's instead, with further overrides on top."""
+    """The composed config as plain values; with `spec=FILE` the file's, under the other overrides."""
     try:
         raw = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except Exception as error:

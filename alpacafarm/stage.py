@@ -1,4 +1,4 @@
-"""A stage is a value: what to run, on which inputs, with which parameters. Its key is the hash of all that."""
+"""A stage is a value: what to run, on which inputs, with which parameters. Its key is their hash."""
 
 import hashlib
 import json
@@ -52,8 +52,9 @@ class Given:
 class Stage:
     """One node of the plan.
 
-    `params` is everything that changes the result and nothing that does not. `model` is the same for the policy's
-    settings, None where no model is involved. `version` is raised by hand when the code's meaning changes.
+    `params` is everything that changes the result and nothing that does not. `model` is the same for the
+    policy's settings, None where no model is involved. `version` is raised by hand when the code's meaning
+    changes.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Rows: what travels between stages as JSON lines. Every row keeps its `id`; joins are by id, never by text."""
+"""Rows: what travels between stages as JSON lines. Every row keeps its `id`; joins are by id, not by text."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Runs one stage on one rank: `python -m alpacafarm.worker FOLDER`, where FOLDER holds stage.json and settings.json."""
+"""Runs one stage on one rank: `python -m alpacafarm.worker FOLDER`, with stage.json and settings.json there."""
 
 import json
 import logging

@@ -17,7 +17,7 @@ Located = Iterator[tuple[str, Any]]  # "file:line" or "file[index]", and what st
 
 
 def read(spec: FileRows, inputs: Inputs, ctx: Context) -> None:
-    """Writes `rows.jsonl` (examples) or `pairs.jsonl` (preferences). SpecError names file, line and reason."""
+    """Writes `rows.jsonl` (examples) or `pairs.jsonl` (preferences); SpecError names file, line, reason."""
     location = str(inputs["file"].path)
     if spec.shape == "preferences":
         pairs = [
@@ -39,7 +39,7 @@ def _some(rows: list[Any], location: str) -> list[Any]:
 
 
 def located(location: str) -> Located:
-    """Every row with where it stands. JSON and JSON lines are read here, to name lines; the rest by `datasets`."""
+    """Every row and where it stands. JSON and JSON lines are read here, the rest by `datasets`."""
     path = Path(location)
     if path.suffix in (".jsonl", ".ndjson"):
         yield from _json_lines(path)
@@ -85,8 +85,8 @@ def _by_datasets(location: str, path: Path) -> Located:
             loaded = datasets.load_dataset(location, split="train")
     except Exception as error:  # whatever the library raises, the user needs the file's name
         raise SpecError(
-            f"{location}: `datasets` cannot read it ({type(error).__name__}: {error}); JSON, JSON lines, Parquet, CSV, a "
-            "folder of `datasets` or a hub name are accepted"
+            f"{location}: `datasets` cannot read it ({type(error).__name__}: {error}); "
+            "JSON, JSON lines, Parquet, CSV, a folder of `datasets` or a hub name are accepted"
         ) from error
     for index, row in enumerate(loaded):
         yield f"{location}[{index}]", row
@@ -104,7 +104,7 @@ def example(row: Any, row_id: str, where: str) -> Example:
 
 
 def preference(row: Any, row_id: str, where: str) -> Preference:
-    """`instruction, input, output_1, output_2, preference`, or `prompt, chosen, rejected` with text or chat messages."""
+    """`instruction, input, output_1, output_2, preference`, or `prompt, chosen, rejected` (text or chat)."""
     fields = _mapping(row, where)
     if "chosen" in fields:
         prompt = _prompt(fields, where)
@@ -165,6 +165,7 @@ def _last_message(value: Any, role: str, name: str, where: str) -> str:
         if len(found) == 1:
             return str(found[0])
         raise SpecError(
-            f"{where}: {name} has {len(found)} messages of role {role}; exactly one is supported (single turn)"
+            f"{where}: {name} has {len(found)} messages of role {role}; "
+            "exactly one is supported (single turn)"
         )
     raise SpecError(f"{where}: {name} must be text or a list of messages with role and content")

@@ -1,4 +1,4 @@
-"""Splits as stages. Each split is its own artifact, so that other evaluation data does not train anything anew."""
+"""Splits as stages. Each split is its own artifact: other evaluation data does not train anything anew."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -37,8 +37,8 @@ def rows(up: Upstream, data: WorldData | FilesData, split: str) -> Stage:
         location = data.sft
     if location is None:
         raise PlanError(
-            f"data.{split}=null: the plan needs the {split} split; set data.{split} to a JSON, JSON lines, Parquet or CSV "
-            "file with instruction, input and output"
+            f"data.{split}=null: the plan needs the {split} split; set data.{split} to a JSON, JSON lines, "
+            "Parquet or CSV file with instruction, input and output"
         )
     source = {"file": source_node(f"data.{split}", location)}
     return _rows_stage(
@@ -68,12 +68,13 @@ def source_node(key: str, location: str, kind: Kind = Kind.ROWS) -> Given:
         return Given(kind, str(path.resolve()), fingerprint(path.resolve()))
     if location.startswith(("/", ".", "~")) or location.count("/") != 1 or path.suffix:
         raise PlanError(
-            f"{key}={location}: there is no such file; name a JSON, JSON lines, Parquet or CSV file or a hub dataset"
+            f"{key}={location}: there is no such file; "
+            f"set {key} to a JSON, JSON lines, Parquet or CSV file or to a hub dataset"
         )
     return Given(kind, location, f"hub:{location}")
 
 
 def _rows_stage(up: Upstream, split: str, run: str, spec: Strict, inputs: dict[str, Given]) -> Stage:
-    # The rows are the same whatever the run's seed: a data set does not change between repetitions of an experiment.
+    # Whatever the run's seed: a data set does not change between repetitions of an experiment.
     stage = up.stage(f"rows {split}", run, spec, makes=Kind.ROWS, inputs=inputs, uses_model=False)
     return replace(stage, seed=0)

@@ -23,7 +23,7 @@ from alpacafarm.types import Example, Output, Pair, Preference
 
 
 class Spec(EvalSpec):
-    """`sft_draws` redraws of the SFT model's outputs are fixed opponents of `vs_sft`; one more is the null."""
+    """`sft_draws` redraws of the SFT model's outputs are the opponents of `vs_sft`; one more is the null."""
 
     split: str
     sampling: Sampling
@@ -107,8 +107,8 @@ def derives_from(node: Stage, other: Node) -> bool:
 def compare(spec: CompareSpec, inputs: Inputs, ctx: Context) -> None:
     """Writes `scores.json` and the judged pairs (`annotations.jsonl`); output 1 is always the baseline.
 
-    Rows are joined by id; an output without a reference, or the reverse, is an error. Failed verdicts are counted and
-    excluded.
+    Rows are joined by id; an output without a reference, or the reverse, is an error. Failed verdicts are
+    counted and excluded.
     """
     rows = read_rows(inputs["rows"].path / "rows.jsonl", Example)
     outputs = {o.id: o for o in read_outputs(inputs["outputs"].path / "outputs.json")}
@@ -192,7 +192,7 @@ def gold_scores(
     draws: Mapping[str, Sequence[str]],
     null: Mapping[str, str],
 ) -> dict[str, Any]:
-    """The true preference: against the references, against the SFT draws, and the SFT redraw against the same."""
+    """The true preference: against the references and the SFT draws, and the SFT redraw against these."""
     from alpacafarm.world.gold import preference, read, score
     from alpacafarm.world.tasks import parse
 
@@ -215,8 +215,8 @@ def gold_scores(
 def _proxies(spec: CompareSpec, inputs: Inputs, ctx: Context) -> dict[str, Any]:
     """Mean reward of the outputs, raw, and the sampled KL to the SFT model in nats per response.
 
-    The KL is between the two policies at the decoding temperature, whose samples the outputs are; for outputs chosen
-    among n samples it is the analytic bound.
+    The KL is between the two policies at the decoding temperature, whose samples the outputs are; for outputs
+    chosen among n samples it is the analytic bound.
     """
     from alpacafarm.rollout.decode import read_tokens
 

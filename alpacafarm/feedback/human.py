@@ -1,4 +1,4 @@
-"""Human feedback: the user's recorded preferences where there are some, in the embedded world a human-like pool.
+"""Human feedback: the user's recorded preferences, or in the embedded world a human-like pool.
 
 People disagree more than simulated annotators do and add no coin flips of their own."""
 
@@ -20,8 +20,8 @@ def plan(spec: Spec, up: Upstream) -> Node:
         return data_plan.pairs_from_file(up, "data.preferences", spec.preferences)
     if spec.judge.kind != "world":
         raise PlanError(
-            "feedback=human needs people's judgements and data.preferences=null: name a file of judged pairs in "
-            "data.preferences or given.pairs, or use data=world"
+            "feedback=human needs people's judgements and data.preferences=null: "
+            "name a file of judged pairs in data.preferences or given.pairs, or use data=world"
         )
     own = sim.Spec.model_validate(spec.canonical(exclude={"preferences"}))
     return sim.plan(own, up)

@@ -1,5 +1,5 @@
-"""Simulated feedback: two samples of the SFT model for each instruction, judged by simulated annotators with noise
-(Dubois et al. 2023, section 3: p_sim^ann)."""
+"""Simulated feedback: two samples of the SFT model for each instruction, judged by simulated annotators with
+noise (Dubois et al. 2023, section 3: p_sim^ann)."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ def plan(spec: Spec, up: Upstream) -> Stage:
 
 
 def annotate(spec: Spec, inputs: Inputs, ctx: Context) -> None:
-    """Writes `pairs.jsonl`. Instructions whose samples are all equal give no pair; failed verdicts none; both are counted."""
+    """Writes `pairs.jsonl`. Equal samples of an instruction give no pair, nor do failed verdicts; both are
+    counted."""
     outputs = read_outputs(inputs["samples"].path / "outputs.json")
     pairs = comparable(outputs, ctx.seed)
     fates = flips([pair.id for pair in pairs], spec.flip_probability, ctx.seed)

@@ -6,7 +6,7 @@ from alpacafarm.types import Pair, Verdict
 
 
 class RewardModelJudge:
-    """Prefers the higher score; `soft` gives 1 plus the Bradley-Terry probability of the second output instead."""
+    """Prefers the higher score; `soft` gives 1 plus the Bradley-Terry probability of the second output."""
 
     def __init__(
         self, score_texts: Callable[[Sequence[tuple[str, str, str]]], list[float]], *, soft: bool, name: str

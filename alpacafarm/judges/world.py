@@ -10,7 +10,7 @@ from alpacafarm.world.tasks import parse
 
 
 class WorldAnnotators:
-    """A pool of simulated people. Verdicts depend on `seed` and the pair alone and mirror under an order swap."""
+    """A pool of simulated people. Verdicts depend on `seed` and pair alone and mirror under an order swap."""
 
     def __init__(self, spec: WorldJudge, seed: int) -> None:
         self.name = f"world-{spec.pool}"
@@ -24,8 +24,8 @@ class WorldAnnotators:
         task = parse(pair.instruction, pair.input)
         if task is None:
             raise JudgeError(
-                f"row {pair.id}: {pair.instruction!r} is no instruction of the embedded world, whose annotators know no "
-                "other; choose another judge"
+                f"row {pair.id}: {pair.instruction!r} is no instruction of the embedded world, "
+                "whose annotators know no other; choose another judge"
             )
         vote = annotate(
             self.annotators, task, pair.output_1, pair.output_2, seed=self.seed, flip_probability=0.0

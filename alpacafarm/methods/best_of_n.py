@@ -1,4 +1,5 @@
-"""Best-of-n at inference time: sample n responses, keep the one the reward model likes best (examples/best_of_n.py)."""
+"""Best-of-n at inference time: sample n responses, keep the one the reward model likes best
+(examples/best_of_n.py)."""
 
 from __future__ import annotations
 
@@ -42,7 +43,8 @@ def plan(spec: Spec, up: Upstream) -> Stage:
 def choose(spec: Spec, inputs: Inputs, ctx: Context) -> None:
     """The sample with the highest score for each instruction, the first one among equals.
 
-    Records `kl_bound`, the analytic upper bound log n - (n - 1) / n on the divergence from the policy, in nats.
+    Records `kl_bound`, the analytic upper bound log n - (n - 1) / n on the divergence from the
+    policy, in nats.
     """
     from alpacafarm.rollout.decode import read_tokens, write_tokens
     from alpacafarm.stats.select import best_of, best_of_n_kl

@@ -34,11 +34,11 @@ class AdaptiveKL(Strict):
 
 
 class Spec(MethodSpec):
-    """Each step samples `rollouts_per_step` responses and makes `epochs_per_rollout` passes of `optim.batch_size`.
+    """Each step samples `rollouts_per_step` responses for `epochs_per_rollout` passes of `optim.batch_size`.
 
-    `reward_std`: scores are centred and scaled so that the SFT model's responses have mean 0 and this deviation, which
-    is what gives `kl_coef` its meaning; null leaves them raw. `missing_eos_penalty` is subtracted from the standardised
-    score of a response that did not end.
+    `reward_std`: scores are centred and scaled so that the SFT model's responses have mean 0 and this
+    deviation, which is what gives `kl_coef` its meaning; null leaves them raw. `missing_eos_penalty` is
+    subtracted from the standardised score of a response that did not end.
     """
 
     fidelity: Literal["corrected", "published"]
@@ -107,7 +107,7 @@ def train(spec: Spec, inputs: Inputs, ctx: Context) -> None:
 
 
 class Collector:
-    """Samples, scores and measures one step's rollouts. Everything random is drawn from seed, step and row."""
+    """Samples, scores and measures one step's rollouts. All that is random comes from seed, step and row."""
 
     def __init__(self, spec: Spec, inputs: Inputs, ctx: Context, policy: Engine) -> None:
         from alpacafarm.text.tokenise import encode_prompts
@@ -136,8 +136,8 @@ class Collector:
     def collect(self, step: int, state: dict[str, Any]) -> Collected[RolloutBatch]:
         """One step's rollouts, cut into the micro-batches of its updates.
 
-        The old log-probabilities are computed on exactly these micro-batches, so that the first ratio is exactly one.
-        A row stays in its minibatch over the epochs; the order of the minibatches is drawn anew.
+        The old log-probabilities are computed on exactly these micro-batches, so that the first ratio is
+        exactly one. A row stays in its minibatch over the epochs; the order of the minibatches is drawn anew.
         """
         from dataclasses import replace
 
@@ -193,7 +193,7 @@ class Collector:
         return self._standardised(rows, sampled.ended, raw, tensors), sequences, cuts, raw
 
     def _cuts(self, rows: list[Tokens]) -> list[list[list[int]]]:
-        """Micro-batches of each minibatch: this rank's share of `optim.batch_size` rows, similar lengths together."""
+        """Micro-batches of each minibatch: this rank's share of its rows, similar lengths together."""
         from alpacafarm.training.batches import deal
 
         share = -(-self.spec.optim.batch_size // self.ctx.dist.world)
@@ -266,8 +266,8 @@ def standardisation(spec: Spec, reward: Artifact) -> tuple[float, float]:
         return 0.0, 1.0
     if "reward_mean" not in reward.facts:
         raise ArtifactError(
-            f"method.reward_std={spec.reward_std} needs the reward model's mean and deviation, which the given one does "
-            "not record; set method.reward_std=null to use raw scores"
+            f"method.reward_std={spec.reward_std} needs the reward model's mean and deviation, "
+            "which the given one does not record; set method.reward_std=null to use raw scores"
         )
     return float(reward.facts["reward_mean"]), float(reward.facts["reward_std"])
 

@@ -1,4 +1,4 @@
-"""A base model from nothing: a byte-level BPE tokenizer and a small Llama, trained on instructions with their answers."""
+"""A base model from nothing: a byte-level BPE tokenizer and a small Llama, trained on answered instructions."""
 
 from pydantic import Field
 

@@ -1,4 +1,5 @@
-"""The reward model: Bradley-Terry on judged pairs (Dubois et al. 2023, section 4; examples/scripts/reward_modeling.sh)."""
+"""The reward model: Bradley-Terry on judged pairs
+(Dubois et al. 2023, section 4; examples/scripts/reward_modeling.sh)."""
 
 from __future__ import annotations
 
@@ -17,7 +18,6 @@ from alpacafarm.types import Example, Preference
 
 if TYPE_CHECKING:
     from torch import Tensor
-
     from transformers import PreTrainedTokenizerBase
 
     from alpacafarm.text.collate import PairBatch, Tokens
@@ -45,8 +45,8 @@ def plan(spec: Spec, up: Upstream) -> Stage:
 def train(spec: Spec, inputs: Inputs, ctx: Context) -> None:
     """Trains on all but `held_out` pairs; ties count as probability one half.
 
-    Records `reward_mean` and `reward_std` over the held-out responses (the training ones where none are held out), so
-    that a consumer can centre and scale, and `accuracy` with ties left out.
+    Records `reward_mean` and `reward_std` over the held-out responses (the training ones where none are held
+    out), so that a consumer can centre and scale, and `accuracy` with ties left out.
     """
     from alpacafarm.ops.preference import bradley_terry_loss
     from alpacafarm.text.collate import collate_pairs
@@ -129,7 +129,8 @@ def tokenised(
 
 
 def measurements(scores: Sequence[float], preferences: Sequence[float]) -> dict[str, float | None]:
-    """Accuracy in percent (ties left out) and the mean and deviation of the scores, from both sides in turn."""
+    """Accuracy in percent (ties left out); mean and deviation of the scores, which are one side, then the
+    other."""
     half = len(preferences)
     decided = [
         (b > a) == (p > 1.5)

@@ -56,9 +56,10 @@ def load_reward(path: str | Path, *, revision: str | None = None, dtype: str = "
     from transformers import AutoModelForSequenceClassification
 
     reward = _load(AutoModelForSequenceClassification, path, revision, dtype)
-    if reward.config.num_labels != 1:
+    if reward.config.num_labels != 1:  # as of a policy, whose missing head transformers makes up with two labels
         raise ArtifactError(
-            f"{path} has {reward.config.num_labels} labels and a reward model has 1; give one trained as a reward model"
+            f"{path} holds no reward model: {reward.config.num_labels} labels instead of 1; "
+            "give a sequence classifier with one label"
         )
     return _one_label(reward, path)
 

@@ -35,7 +35,10 @@ def apply_lora(module: nn.Module, spec: LoraSpec, *, seed: int) -> None:
                 lora_dropout=spec.dropout,
                 target_modules=spec.targets,
             )
-            inject_adapter_in_model(config, model, adapter_name=ADAPTER)
+            try:
+                inject_adapter_in_model(config, model, adapter_name=ADAPTER)
+            except ValueError as error:  # no such module
+                raise SpecError(_unknown_targets(model, spec)) from error
             _refuse_embeddings(model, spec)
             if head is not None:
                 head.requires_grad_(True)
@@ -90,6 +93,14 @@ def _is_adapted(layer: nn.Module) -> bool:
 
 def _plain_name(name: str) -> str:
     return name.replace(".base_layer.", ".")
+
+
+def _unknown_targets(model: nn.Module, spec: LoraSpec) -> str:
+    linear = {name.rpartition(".")[2] for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+    return (
+        f"model.lora.targets={spec.targets} fits no layer of {type(model).__name__}; its linear layers are "
+        f"{', '.join(sorted(linear))}; name some of them, or set model.lora.targets=all-linear"
+    )
 
 
 def _refuse_embeddings(model: Any, spec: LoraSpec) -> None:

@@ -133,8 +133,8 @@ class StageContext:
         """Responses go to the reward model as tokens, so both must read them alike."""
         if self.tokenizer(policy).get_vocab() != self.tokenizer(reward).get_vocab():
             raise ArtifactError(
-                f"the reward model at {reward.path} and the policy at {policy.path} have different vocabularies; "
-                "train the reward model from this policy's family, or leave given.rm out to have it made"
+                f"the reward model at {reward.path} and the policy at {policy.path} have different "
+                "vocabularies; train the reward model from this policy's family, or leave given.rm out to have it made"
             )
 
     # What models say

@@ -9,7 +9,10 @@ from alpacafarm.spec.run import RunSpec
 
 
 def process_count(spec: RunSpec) -> int:
-    """`cluster.processes`; `auto` is one for each visible GPU, else one. SpecError where the engine refuses the rest."""
+    """`cluster.processes`; `auto` is one for each visible GPU, else one.
+
+    Raises SpecError where the engine cannot do what the rest of the spec asks.
+    """
     world = spec.cluster.processes if isinstance(spec.cluster.processes, int) else max(1, visible_gpus())
     problems = refusals(spec.cluster, spec.model, world)
     if problems:

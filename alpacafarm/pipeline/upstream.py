@@ -1,4 +1,4 @@
-"""What a plan may build on. Here specs become stages: the model's settings and the run's seed are folded in."""
+"""What a plan may build on. Here specs become stages, with the model's settings and the run's seed."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +17,7 @@ class SpecUpstream:
 
     def __init__(self, spec: RunSpec) -> None:
         self.spec = spec
-        # Where the weights lie is the base node's business; the rest of the model's settings changes every stage.
+        # Where the weights lie is the base node's business; the model's other settings change every stage.
         self.model_params = spec.model.canonical(exclude={"name", "path", "revision"})
 
     @property

@@ -1,7 +1,7 @@
 """A key-value cache that is written in place.
 
-The cache of transformers grows by concatenation: every step copies all that came before, which on small models costs
-more than the attention itself. Here the room for a whole response is taken at once.
+The cache of transformers grows by concatenation: every step copies all that came before, which on small
+models costs more than the attention itself. Here the room for a whole response is taken at once.
 """
 
 # Shapes: B rows, H key-value heads, C capacity in positions, D head size.
@@ -13,7 +13,7 @@ from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 
-class InPlaceLayer(DynamicLayer):
+class InPlaceLayer(DynamicLayer):  # type: ignore[misc]  # transformers has no types here
     """Keys and values of one layer. `keys` and `values` are views of the filled part of the stores."""
 
     def __init__(self, capacity: int) -> None:

@@ -1,9 +1,10 @@
 """Drawing the next token of each row from its own stream of random numbers.
 
-Token t of a row is the inverse of the row's cumulative distribution at one uniform number u(seed, t). The numbers are
-SplitMix64 (Steele, Lea and Flood 2014), which is counter-based: no generator has a state, so what a row draws does not
-depend on which rows stand beside it, in what order, or when they end. (A batch's shape moves logits by rounding
-errors, about 1e-7; a row differs only where u falls that close to the border of two tokens.)
+Token t of a row is the inverse of the row's cumulative distribution at one uniform number u(seed, t). The
+numbers are SplitMix64 (Steele, Lea and Flood 2014), which is counter-based: no generator has a state, so what
+a row draws does not depend on which rows stand beside it, in what order, or when they end. (A batch's shape
+moves logits by rounding errors, about 1e-7; a row differs only where u falls that close to the border of two
+tokens.)
 """
 
 # Shapes: B rows, T steps, V vocabulary, K tokens kept by top-k.
@@ -40,7 +41,8 @@ def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def draw(logits_BV: Tensor, u_B: Tensor, sampling: Sampling) -> Tensor:
-    """One token per row. A token of probability zero is never drawn; V stands for a row whose logits are not numbers."""
+    """One token per row. A token of probability zero is never drawn; V stands for a row whose logits are not
+    numbers."""
     weight_BV = weights(logits_BV, sampling)
     cumulative_BV = weight_BV.cumsum(-1)
     total_B1 = cumulative_BV[:, -1:]
@@ -52,8 +54,9 @@ def draw(logits_BV: Tensor, u_B: Tensor, sampling: Sampling) -> Tensor:
 def weights(logits_BV: Tensor, sampling: Sampling) -> Tensor:
     """Probabilities up to a factor per row, float32: temperature, then top-k, then top-p as usual.
 
-    Top-k keeps exactly k tokens. Top-p keeps the smallest set of likeliest tokens whose mass (of what top-k left, at
-    the temperature) reaches p. The greatest logit is subtracted before the division, so any temperature is safe.
+    Top-k keeps exactly k tokens. Top-p keeps the smallest set of likeliest tokens whose mass (of what top-k
+    left, at the temperature) reaches p. The greatest logit is subtracted before the division, so any
+    temperature is safe.
     """
     scaled_BV = logits_BV.float()
     scaled_BV = (scaled_BV - scaled_BV.amax(-1, keepdim=True)).div_(sampling.temperature)

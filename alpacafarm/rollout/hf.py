@@ -1,11 +1,12 @@
 """Sampling from a Hugging Face causal language model: exact tokens in, exact tokens out.
 
-A decode loop of our own rather than `generate`, which is written for one long answer. Here there are hundreds of short
-rows: prompts of like length share a batch, the key-value cache is written in place, rows that have ended leave the
-batch, and each row has its own random stream (`draw`).
+A decode loop of our own rather than `generate`, which is written for one long answer. Here there are hundreds
+of short rows: prompts of like length share a batch, the key-value cache is written in place, rows that have
+ended leave the batch, and each row has its own random stream (`draw`).
 """
 
-# Shapes: B rows of a batch, L positions of its longest prompt, T new tokens, A rows still alive, V vocabulary.
+# Shapes: B rows of a batch, L positions of its longest prompt, T new tokens, A rows still alive, V
+# vocabulary.
 
 from __future__ import annotations
 
@@ -41,11 +42,12 @@ def sample(
 ) -> Sampled:
     """One response per prompt, in the prompts' order. The model must be in eval mode.
 
-    What a row samples depends on its prompt, its seed and the weights only. The end token is kept; a row that reaches
-    `max_new_tokens` without one has not ended. The padding token is never drawn, because a response that holds it
-    could not be told from padding; a policy never trained on it gives it a mass of about zero, so the distribution
-    is treated as whole elsewhere. (Where padding and end token are the same, it is drawn: the row ends with it.)
-    The model's `generation_config` plays no part. `on_batch` is told the number of rows each time a batch is done.
+    What a row samples depends on its prompt, its seed and the weights only. The end token is kept; a row that
+    reaches `max_new_tokens` without one has not ended. The padding token is never drawn, because a response
+    that holds it could not be told from padding; a policy never trained on it gives it a mass of about zero,
+    so the distribution is treated as whole elsewhere. (Where padding and end token are the same, it is drawn:
+    the row ends with it.) The model's `generation_config` plays no part. `on_batch` is told the number of
+    rows each time a batch is done.
     """
     if len(seeds) != len(prompts):
         raise ValueError(f"{len(seeds)} seeds for {len(prompts)} prompts; one seed for each is required")
@@ -147,6 +149,6 @@ def _check_positions(model: PreTrainedModel, prompts: Sequence[Sequence[int]], s
     longest = max(map(len, prompts), default=0)
     if limit is not None and longest + sampling.max_new_tokens > limit:
         raise ValueError(
-            f"a prompt of {longest} tokens and max_new_tokens={sampling.max_new_tokens} together pass the model's "
-            f"{limit} positions; set max_new_tokens or model.max_prompt_tokens lower"
+            f"a prompt of {longest} tokens and max_new_tokens={sampling.max_new_tokens} together pass "
+            f"the model's {limit} positions; set max_new_tokens or model.max_prompt_tokens lower"
         )

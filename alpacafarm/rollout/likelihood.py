@@ -23,7 +23,8 @@ def per_token(
     device: torch.device,
     temperature: float,
 ) -> dict[str, Tensor]:
-    """The fields `names` of `forward(batch, temperature=...)`, each a BT tensor over all rows, in the rows' order.
+    """The fields `names` of `forward(batch, temperature=...)`, each a BT tensor over all rows, in the rows'
+    order.
 
     T and the mask are those of `collate(rows, pad_id)`, and so is the device, the CPU. Zero on padding.
     Where the weights are sharded, every rank must bring equally many batches.

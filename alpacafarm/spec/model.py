@@ -45,7 +45,8 @@ class ArchitectureSpec(Strict):
 
 
 class LoraSpec(Strict):
-    """Low-rank adapters through `peft`, for every trained model of the run (Hu et al. 2021, arXiv:2106.09685)."""
+    """Low-rank adapters through `peft`, for every trained model of the run (Hu et al. 2021,
+    arXiv:2106.09685)."""
 
     rank: int = Field(ge=1)
     alpha: float = Field(gt=0)
@@ -55,7 +56,8 @@ class LoraSpec(Strict):
 
 
 class ModelSpec(Strict):
-    """The policy. Either `path` (a Hugging Face folder or hub id) or `architecture` (built by `upstream.base`)."""
+    """The policy. Either `path` (a Hugging Face folder or hub id) or `architecture` (built by
+    `upstream.base`)."""
 
     name: str
     path: str | None

@@ -1,7 +1,8 @@
 """The run spec: everything one run is. Equal specs give equal plans.
 
-Methods, preference sources and evaluations own their Spec and live on a higher floor, so the parser hands their
-lookup in as pydantic's validation context: `RunSpec.model_validate(raw, context={"lookup": lookup.module})`.
+Methods, preference sources and evaluations own their Spec and live on a higher floor, so the parser hands
+their lookup in as pydantic's validation context: `RunSpec.model_validate(raw, context={"lookup":
+lookup.module})`.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,7 +29,8 @@ class TrackingSpec(Strict):
 
 
 class GivenSpec(Strict):
-    """Artifacts to start from instead of making them: a stored artifact, a Hugging Face folder, a hub id, a file."""
+    """Artifacts to start from instead of making them: a stored artifact, a Hugging Face folder, a hub id, a
+    file."""
 
     base: str | None
     sft: str | None

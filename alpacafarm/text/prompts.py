@@ -1,13 +1,13 @@
-"""How an instruction becomes a prompt. Strings only, and the tokenizer's chat template where that is the style.
+"""How an instruction becomes a prompt. Strings only, and the tokenizer's chat template where that is the
+style.
 
-`alpaca` is the pair of templates of Stanford Alpaca (Taori et al. 2023), as AlpacaFarm uses them. `short` costs a tiny
-model few tokens. `chat` is one user turn in the tokenizer's own template.
+`alpaca` is the pair of templates of Stanford Alpaca (Taori et al. 2023), as AlpacaFarm uses them. `short`
+costs a tiny model few tokens. `chat` is one user turn in the tokenizer's own template.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
-from alpacafarm.errors import SpecError
 from alpacafarm.spec.model import PromptStyle
 
 ALPACA_WITH_INPUT = (
@@ -26,8 +26,8 @@ SHORT_WITHOUT_INPUT = "Instruction: {instruction}\nAnswer:"
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt in three parts. Special tokens are read in `head` and `tail`; `body` holds the user's words and is
-    plain text whatever it says."""
+    """A prompt in three parts. Special tokens are read in `head` and `tail`; `body` holds the user's words
+    and is plain text whatever it says."""
 
     head: str
     body: str
@@ -39,7 +39,8 @@ class Prompt:
 
 
 def prompt(style: PromptStyle, instruction: str, input: str, tokenizer: Any = None) -> Prompt:
-    """The prompt up to where the response begins. `chat` needs the tokenizer; a blank input counts as none."""
+    """The prompt up to where the response begins. `chat` needs the tokenizer; a blank input counts as
+    none."""
     if style == "chat":
         return _chat(tokenizer, f"{instruction}\n\n{input}" if input.strip() else instruction)
     with_input, without_input = {
@@ -53,11 +54,11 @@ def prompt(style: PromptStyle, instruction: str, input: str, tokenizer: Any = No
 def _chat(tokenizer: Any, words: str) -> Prompt:
     """One user turn and the opening of the answer, cut where the template's special tokens end and begin.
 
-    The template is rendered around a stand-in to find where the user's words go, then around the words themselves,
-    since templates may trim them.
+    The template is rendered around a stand-in to find where the user's words go, then around the words
+    themselves, since templates may trim them.
     """
     if tokenizer.chat_template is None:
-        raise SpecError(
+        raise ValueError(
             "model.prompt=chat needs a tokenizer with a chat template, and this one has none; "
             "set model.prompt to alpaca or short, or model.path to a chat model"
         )
@@ -67,7 +68,7 @@ def _chat(tokenizer: Any, words: str) -> Prompt:
     before, _, after = _render(tokenizer, stand_in).partition(stand_in)
     rendered = _render(tokenizer, words)
     if stand_in in after or not (rendered.startswith(before) and rendered.endswith(after)):
-        raise SpecError(
+        raise ValueError(
             "model.prompt=chat: the tokenizer's chat template does not put the user's words in one place; "
             "set model.prompt to alpaca or short"
         )

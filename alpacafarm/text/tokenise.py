@@ -1,8 +1,8 @@
 """Text to token ids and back.
 
-The user's words are plain text: a `</s>` in an instruction or in an answer becomes the tokens of its characters, never
-the end token. Prompt and response are encoded apart, so that the same prompt has the same tokens with any response.
-Sampled ids are kept as they are; nothing decodes and encodes them again.
+The user's words are plain text: a `</s>` in an instruction or in an answer becomes the tokens of its
+characters, never the end token. Prompt and response are encoded apart, so that the same prompt has the same
+tokens with any response. Sampled ids are kept as they are; nothing decodes and encodes them again.
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ def decode_responses(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Sequence
 
 @dataclass(frozen=True)
 class Fitted:
-    """Rows within the model's token limits, and what it took. `kept` are the indices of `rows` in what came in."""
+    """Rows within the model's token limits, and what it took. `kept` are the indices of `rows` in what came
+    in."""
 
     rows: list[Tokens]
     kept: list[int]
@@ -109,8 +110,8 @@ class Fitted:
 
 
 def fit(rows: Sequence[Tokens], *, max_prompt_tokens: int, max_response_tokens: int) -> Fitted:
-    """Drops rows whose prompt is too long, since half a prompt asks something else. Cuts responses that are too long;
-    they lose their end token, as a sampled response that met the limit has none."""
+    """Drops rows whose prompt is too long, since half a prompt asks something else. Cuts responses that are
+    too long; they lose their end token, as a sampled response that met the limit has none."""
     kept = [i for i, row in enumerate(rows) if len(row.prompt) <= max_prompt_tokens]
     return Fitted(
         rows=[Tokens(rows[i].prompt, rows[i].response[:max_response_tokens]) for i in kept],

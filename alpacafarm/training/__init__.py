@@ -1,1 +1,1 @@
-"""The two loops, over fixed data and over rollouts, with logging, learning rate, checkpoints and resume once each."""
+"""The two loops, over fixed data and over rollouts; logging, learning rate, checkpoints and resume once."""

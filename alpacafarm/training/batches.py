@@ -1,4 +1,4 @@
-"""Which rows an optimiser step sees, and how a step is cut into micro-batches. The cut never changes the result."""
+"""Which rows an optimiser step sees, and how it is cut into micro-batches, which never changes the result."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -14,8 +14,8 @@ B = TypeVar("B", bound=Batch)
 def step_rows(rows: int, *, batch_size: int, epochs: int, seed: int, world: int = 1) -> list[list[int]]:
     """Row indices of every optimiser step: a fresh permutation each epoch, cut into batches.
 
-    An epoch's last batch is smaller when `batch_size` does not divide the rows; one with fewer rows than ranks is added
-    to the batch before it, so that every rank has work and no row is dropped.
+    An epoch's last batch is smaller when `batch_size` does not divide the rows; one with fewer rows than
+    ranks is added to the batch before it, so that every rank has work and no row is dropped.
     """
     steps: list[list[int]] = []
     for epoch in range(epochs):
@@ -33,8 +33,8 @@ def deal(
 ) -> list[list[int]]:
     """This rank's micro-batches of one step: rows of similar length together, equal work for every rank.
 
-    Rows are sorted by length and cut into micro-batches, which the ranks take in turn; the last rows are cut finer when
-    some rank would otherwise have none.
+    Rows are sorted by length and cut into micro-batches, which the ranks take in turn; the last rows are cut
+    finer when some rank would otherwise have none.
     """
     order = sorted(indices, key=lambda i: (lengths[i], i))
     size = max(1, min(micro_batch, len(order) // world))
@@ -44,7 +44,7 @@ def deal(
 
 @dataclass(frozen=True)
 class Steps(Generic[B]):
-    """The optimiser steps of a training run, built when they are asked for. `steps[k]` is this rank's share."""
+    """The optimiser steps of a training run, each built when asked for; `steps[k]` is this rank's share."""
 
     rows_of: Sequence[Sequence[int]]
     lengths: Sequence[int]

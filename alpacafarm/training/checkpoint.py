@@ -1,4 +1,4 @@
-"""Save and resume inside a stage: weights, optimiser, random states, meter and position, all ranks or none."""
+"""Save and resume inside a stage: weights, optimiser, random states, meter, position; all ranks or none."""
 
 import json
 import shutil
@@ -12,7 +12,8 @@ from alpacafarm.ports import Context, Engine
 class Checkpoints:
     """Checkpoints of one training run under `ctx.scratch`.
 
-    A checkpoint is complete when `latest.json` names it; that file is renamed into place after every rank has written.
+    A checkpoint is complete when `latest.json` names it; that file is renamed into place after every rank has
+    written.
     """
 
     def __init__(self, engine: Engine, ctx: Context) -> None:

@@ -17,7 +17,8 @@ def fit(
 ) -> None:
     """One optimiser step for each of `steps`, resumed from the last checkpoint of this stage.
 
-    Logs `loss`, `lr`, `grad_norm` (before clipping) and what `loss` measures, each a mean over the global weight.
+    Logs `loss`, `lr`, `grad_norm` (before clipping) and what `loss` measures, each a mean over the
+    global weight.
     """
     checkpoints = Checkpoints(engine, ctx)
     start, _ = checkpoints.restore()

@@ -33,8 +33,9 @@ def improve(
 ) -> None:
     """`steps` rounds of `collect(step, state)` and the updates it asks for.
 
-    `state` is the method's own between steps (an adaptive KL coefficient): plain JSON values, kept in checkpoints.
-    The learning rate is constant within a step. Logs the collection's metrics and the mean of each update's.
+    `state` is the method's own between steps (an adaptive KL coefficient): plain JSON values, kept in
+    checkpoints. The learning rate is constant within a step. Logs the collection's metrics and the mean of
+    each update's.
     """
     checkpoints = Checkpoints(engine, ctx)
     start, state = checkpoints.restore()

@@ -36,7 +36,7 @@ class Rollouts:
 
 @dataclass(frozen=True)
 class Shaping:
-    """How scores become advantages. `published` reproduces alpaca_farm's rl/ppo_trainer.py, see `advantages`."""
+    """How scores become advantages; `published` reproduces alpaca_farm's rl/ppo_trainer.py."""
 
     kl_coef: float
     reward_std: float  # the unit of the score, against which `kl_coef` is measured
@@ -61,11 +61,11 @@ class Advantages:
 def advantages(rollouts: Rollouts, shaping: Shaping, dist: Dist, width: int) -> Advantages:
     """Shaped rewards, GAE and whitening.
 
-    `corrected`: statistics over the response tokens of all ranks. `published`: over every position up to `width`,
-    padding included, of this rank alone, so that they depend on the number of devices.
+    `corrected`: statistics over the response tokens of all ranks. `published`: over every position up to
+    `width`, padding included, of this rank alone, so that they depend on the number of devices.
 
-    The reward is `reward_std * score - kl_coef * KL` (Ziegler et al. 2019, eq. 2), divided by `reward_std` so that the
-    critic sees values of order one; whitened advantages do not depend on that division.
+    The reward is `reward_std * score - kl_coef * KL` (Ziegler et al. 2019, eq. 2), divided by `reward_std` so
+    that the critic sees values of order one; whitened advantages do not depend on that division.
     """
     mask = rollouts.mask_BT
     kl_BT = estimate(shaping.estimator, rollouts.logprob_BT, rollouts.reference_logprob_BT)
@@ -150,7 +150,7 @@ def collate_micro_batches(
 def rollout_metrics(
     rollouts: Rollouts, found: Advantages, raw_scores: Sequence[float], dist: Dist
 ) -> dict[str, float]:
-    """Means over all ranks under fixed names. `kl` is k1, nats per response; `kl/k3` the never-negative estimate."""
+    """Means over all ranks under fixed names. `kl` is k1 in nats per response, `kl/k3` is never negative."""
     mask = rollouts.mask_BT
     per_response = {
         "reward/mean": torch.tensor(raw_scores, dtype=torch.float64),

@@ -64,14 +64,14 @@ class Record:
 
 
 # Adam divides by the root of the second moment: where gradients are rounding noise, a small epsilon turns noise into
-# steps of full size, and no two orders of summation agree. The norms are near 3, so that clipping acts.
+# steps of full size, and no two orders of summation agree. The norms are near 4, so that clipping acts.
 OPTIM = OptimSpec(
-    lr=1e-2,
+    lr=3e-3,
     batch_size=ROWS,
     schedule="constant",
     warmup_fraction=0.0,
     betas=[0.9, 0.95],
-    eps=1e-4,
+    eps=1e-3,
     weight_decay=0.1,
     max_grad_norm=2.5,
 )

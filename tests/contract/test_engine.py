@@ -104,7 +104,7 @@ def test_losses_norms_metrics_and_weights_are_those_of_one_whole_batch(run):
         "clipping must act, and the norm be the one before it"
     )
     # 8 bits of mantissa: a cut changes which gradients are rounded before they are added.
-    near = {"rel": 5e-6} if case.dtype == "float32" else {"rel": 5e-3}
+    near = {"rel": 5e-6} if case.dtype == "float32" else {"rel": 2e-2}
     for record in ranks:
         assert record.losses == pytest.approx(losses, **near)
         assert record.norms == pytest.approx(norms, **near)

@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from stored import stage
+from tests.unit.artifacts.stored import stage
 
 from alpacafarm.artifacts.store import Store
 

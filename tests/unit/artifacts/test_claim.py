@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from stored import make, stage
+from tests.unit.artifacts.stored import make, stage
 
 from alpacafarm.artifacts.store import Store
 

@@ -1,4 +1,4 @@
-from stored import make, stage
+from tests.unit.artifacts.stored import make, stage
 
 
 def test_nothing_to_explain_when_done_or_when_no_stage_of_that_name_is_stored(store):
@@ -34,5 +34,5 @@ def test_added_removed_and_many_differences(store):
 
 
 def test_tuples_and_lists_are_the_same_value(store):
-    make(store, stage(steps=(1, 2), beta=0.1))
-    assert store.explain(stage(steps=[1, 2], beta=0.2)) == "params.beta: 0.1 -> 0.2"
+    make(store, stage(steps=(1, (2, 3)), beta=0.1))
+    assert store.explain(stage(steps=(1, (2, 3)), beta=0.2)) == "params.beta: 0.1 -> 0.2"

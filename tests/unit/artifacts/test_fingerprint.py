@@ -3,7 +3,7 @@ import os
 import shutil
 
 import pytest
-from stored import make, stage
+from tests.unit.artifacts.stored import make, stage
 
 from alpacafarm.artifacts import fingerprint as module
 from alpacafarm.artifacts.fingerprint import fingerprint

@@ -2,7 +2,7 @@ import json
 import subprocess
 
 import pytest
-from stored import make, stage
+from tests.unit.artifacts.stored import make, stage
 
 import alpacafarm
 from alpacafarm.artifacts import manifest
@@ -77,6 +77,9 @@ def test_the_commit_is_the_checkouts_and_says_when_files_differ(checkout):
 
 def test_an_environment_inside_somebody_elses_checkout_has_no_commit(checkout, monkeypatch):
     git(checkout, "init")
+    git(checkout, "add", ".")
+    git(checkout, "commit", "-m", "first")
     inside = checkout / ".venv" / "alpacafarm" / "__init__.py"
+    inside.parent.mkdir(parents=True)
     monkeypatch.setattr(alpacafarm, "__file__", str(inside))
     assert manifest.commit() is None

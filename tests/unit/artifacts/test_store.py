@@ -4,7 +4,7 @@ import re
 import shutil
 
 import pytest
-from stored import BASE, make, stage
+from tests.unit.artifacts.stored import BASE, make, stage
 
 from alpacafarm.artifacts.manifest import Outcome, read
 from alpacafarm.artifacts.store import Store
