@@ -1,11 +1,15 @@
-"""Hydra's config to a RunSpec, and every problem found to one message each."""
+"""A composed config to a RunSpec, and every problem found to one line each."""
 
+import difflib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from alpacafarm import lookup
@@ -15,185 +19,205 @@ from alpacafarm.spec.run import RunSpec
 
 def parse(raw: Mapping[str, Any]) -> RunSpec:
     """Validates a composed config. SpecError lists all problems, one line each."""
-    raw = with_kl_coef(dict(raw))
+    raw, problems = with_kl_coef(raw)
     try:
-        return RunSpec.model_validate(raw, context={"lookup": lookup.module})
+        spec = RunSpec.model_validate(raw, context={"lookup": lookup.module})
     except ValidationError as error:
-        lines = [describe(details, raw) for details in error.errors()]
-        raise SpecError(
-            "\n".join(dict.fromkeys(line for text in lines for line in text.split("\n")))
-        ) from None
+        problems += described(error.errors(), raw)
+    if problems:
+        raise SpecError("\n".join(problems))
+    return spec
 
 
-def with_kl_coef(raw: dict[str, Any]) -> dict[str, Any]:
-    """The root key `kl_coef` is the method's: set from either side, refused where there is no KL penalty."""
-    method = raw.get("method")
-    if not isinstance(method, Mapping) or not isinstance(method.get("name"), str):
-        return raw
-    try:
-        fields = lookup.module("methods", method["name"]).Spec.model_fields
-    except ValueError:
-        return raw  # reported with its path by the validation
-    asked = raw.get("kl_coef")
-    if "kl_coef" in fields:
+def with_kl_coef(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The config with the root key `kl_coef` and the method's own one equal, and what speaks against it."""
+    method, asked = raw.get("method"), raw.get("kl_coef")
+    having = [n for n in lookup.names("methods") if has_kl_coef(n)]
+    if not isinstance(method, Mapping) or method.get("name") not in lookup.names("methods"):
+        return dict(raw), []  # reported by the validation
+    if method["name"] in having:
         value = method.get("kl_coef") if asked is None else asked
-        return {**raw, "kl_coef": value, "method": {**method, "kl_coef": value}}
-    if asked is not None:
-        having = [
-            n for n in lookup.names("methods") if "kl_coef" in lookup.module("methods", n).Spec.model_fields
-        ]
-        raise SpecError(
-            f"kl_coef={asked}: method={method['name']} has no KL penalty; leave kl_coef out or choose a method that has "
-            f"one: {', '.join(having)}"
-        )
-    return raw
-
-
-def describe(details: ErrorDetails, raw: Mapping[str, Any]) -> str:
-    """`path=value: what is required; a way out`."""
-    path = config_path(details["loc"], raw)
-    value = details["input"]
-    context = details.get("ctx", {})
-    kind = details["type"]
-    if kind == "missing":
-        return f"{path} is missing: a value is required; set {path}=..."
-    if kind == "extra_forbidden":
-        parent, _, key = path.rpartition(".")
-        known = known_keys(parent, raw)
-        return (
-            f"{path}={shown(value)}: there is no such key{lookup.suggestion(key, known)} "
-            f"Keys of {parent or 'the root'}: {', '.join(known)}"
-        )
-    if kind == "value_error":
-        text = str(context.get("error", details["msg"]))
-        return "\n".join(prefixed(path, line) for line in text.split("\n"))
-    return (
-        f"{path}={shown(value)}: {requirement(kind, details['msg'], context)}; {way_out(path, kind, context)}"
+        return {**raw, "kl_coef": value, "method": {**method, "kl_coef": value}}, []
+    if asked is None:
+        return dict(raw), []
+    problem = (
+        f"kl_coef={shown(asked)}: method={method['name']} has no KL penalty; "
+        f"leave kl_coef out or choose a method that has one: {', '.join(having)}"
     )
+    return {**raw, "kl_coef": None}, [problem]
 
 
-def config_path(loc: tuple[int | str, ...], raw: Mapping[str, Any]) -> str:
-    """Pydantic's location without the tags it adds for unions, which are no keys of the config."""
+def has_kl_coef(method: str) -> bool:
+    return "kl_coef" in lookup.module("methods", method).Spec.model_fields
+
+
+def described(errors: Sequence[ErrorDetails], raw: Mapping[str, Any]) -> list[str]:
+    """`path=value: what is required; a way out` for every key that is wrong, once each."""
+    by_path: dict[str, list[ErrorDetails]] = {}
+    for details in errors:
+        path = config_path(details["loc"], raw)
+        if details["type"] == "union_tag_invalid":  # pydantic names the group, what is wrong is its kind
+            path, details = f"{path}.kind", {**details, "input": details["ctx"]["tag"]}
+        by_path.setdefault(path, []).append(details)
+    if "kl_coef" in by_path:
+        by_path.pop("method.kl_coef", None)  # the same value, see `with_kl_coef`
+    missing = [path for path, found in by_path.items() if found[0]["type"] == "missing"]
+    return [describe(path, found, raw, missing) for path, found in by_path.items()]
+
+
+def describe(path: str, found: Sequence[ErrorDetails], raw: Mapping[str, Any], missing: Sequence[str]) -> str:
+    """One line about one key. `found` has several entries where the key may be of several types."""
+    details = found[0]
+    shown_key = f"{path}={shown(details['input'])}"
+    if path == "method" and details["type"] == "missing":
+        known = lookup.choices("", lookup.names("methods"))
+        return f"method is missing: every run has one; set method=NAME, {known}"
+    if details["type"] == "missing":
+        return f"{path} is missing: a value is required; set {path}=VALUE"
+    if details["type"] == "extra_forbidden":
+        parent, _, key = path.rpartition(".")
+        keys = siblings(parent, raw, missing) - {key}
+        return f"{shown_key}: there is no such key; {lookup.choices(key, keys)}"
+    if details["type"] == "problem":
+        context = details["ctx"]
+        owner = path.removesuffix(context["key"])
+        text = re.sub(r"(?<![^\s(])\.(?=[a-z])", owner, context["text"])  # see spec.base.Problem
+        return f"{shown_key}: {text}"
+    required, ways = zip(*(requirement(entry, path) for entry in found), strict=True)
+    either = " or ".join(text.removeprefix("must be ") for text in required)
+    return f"{shown_key}: must be {either}; {ways[0]}"
+
+
+def requirement(details: ErrorDetails, path: str) -> tuple[str, str]:
+    """What pydantic's error asks for, and a value that would be accepted as far as the error tells."""
+    context: Mapping[str, Any] = details.get("ctx", {})
+    match details["type"]:
+        case "greater_than_equal":
+            return f"must be at least {context['ge']:g}", f"set {path}={context['ge']:g} or more"
+        case "greater_than":
+            return f"must be greater than {context['gt']:g}", f"set {path} above {context['gt']:g}"
+        case "less_than_equal":
+            return f"must be at most {context['le']:g}", f"set {path}={context['le']:g} or less"
+        case "less_than":
+            return f"must be less than {context['lt']:g}", f"set {path} below {context['lt']:g}"
+        case "literal_error":
+            return one_of(str(context["expected"]), str(details["input"]), path)
+        case "union_tag_invalid":
+            return one_of(str(context["expected_tags"]), str(context["tag"]), path)
+        case "int_type" | "int_from_float":
+            return "must be a whole number", f"set {path}=1, for example"
+        case "float_type" | "finite_number":
+            return "must be a number", f"set {path}=0.1, for example"
+        case "bool_type":
+            return "must be true or false", f"set {path}=true or {path}=false"
+        case "string_type":
+            return "must be a text", f"put it in quotes: '{path}=\"{details['input']}\"'"
+        case "string_too_short":
+            return "must be a text that is not empty", f"set {path}=NAME, for example"
+        case "model_type" | "dict_type" | "model_attributes_type":
+            return "must be a group of keys", f"set its keys one by one, {path}.KEY=VALUE"
+    message = details["msg"]
+    return message[0].lower() + message[1:].replace("Input should be", "must be"), f"change {path}"
+
+
+def one_of(expected: str, value: str, path: str) -> tuple[str, str]:
+    """The values that pydantic lists, and the one that is closest to what was written."""
+    values = [word or digits for word, digits in re.findall(r"'([^']*)'|(\d+)", expected)]
+    close = difflib.get_close_matches(value, values, n=1) or values
+    listed = " or ".join([", ".join(values[:-1]), values[-1]]) if len(values) > 1 else values[0]
+    return f"must be {listed}", f"set {path}={close[0]}"
+
+
+def config_path(loc: Sequence[int | str], raw: Mapping[str, Any]) -> str:
+    """Pydantic's location without the tags that it adds for unions, which are no keys of the config."""
     parts: list[str] = []
     node: Any = raw
     for index, part in enumerate(loc):
-        is_key = isinstance(node, Mapping) and part in node
-        is_item = isinstance(node, list) and isinstance(part, int) and part < len(node)
-        if is_key or is_item:
-            node = node[part]  # type: ignore[index]
-        elif index < len(loc) - 1 or not (isinstance(node, Mapping)):
-            continue  # a union's tag
+        is_last_key = index == len(loc) - 1 and isinstance(node, Mapping) and part != "[key]"
+        if stands_in(node, part):
+            node = node[part]
+        elif not is_last_key:  # one that is missing, or that only a validator knows
+            continue
         parts.append(str(part))
     return ".".join(parts)
 
 
-def prefixed(path: str, text: str) -> str:
-    """Validators write keys relative to their spec; the message has the whole path once."""
-    if not path or text.startswith(path):
-        return text
-    first = text.split("=", 1)[0]
-    if "=" in text and first.replace("_", "").replace(".", "").isalnum():
-        return (
-            f"{path}.{text}"
-            if first.split(".")[0] != path.split(".")[-1]
-            else f"{path.rpartition('.')[0]}.{text}".lstrip(".")
-        )
-    return f"{path}: {text}"
+def stands_in(node: Any, part: int | str) -> bool:
+    if isinstance(node, Mapping):
+        return part in node
+    return isinstance(node, list) and isinstance(part, int) and part < len(node)
 
 
-def requirement(kind: str, message: str, context: Mapping[str, Any]) -> str:
-    bounds = {
-        "greater_than": ("gt", "must be greater than {}"),
-        "greater_than_equal": ("ge", "must be at least {}"),
-        "less_than": ("lt", "must be less than {}"),
-        "less_than_equal": ("le", "must be at most {}"),
-    }
-    if kind in bounds:
-        name, text = bounds[kind]
-        return text.format(context[name])
-    if kind in ("literal_error", "union_tag_invalid"):
-        return f"must be one of {context.get('expected', context.get('expected_tags'))}"
-    return message[0].lower() + message[1:].replace("Input should", "must").replace("input should", "must")
-
-
-def way_out(path: str, kind: str, context: Mapping[str, Any]) -> str:
-    """An example that would be accepted, as far as the error tells."""
-    if kind in ("greater_than_equal", "less_than_equal"):
-        return f"set {path}={context.get('ge', context.get('le'))} or {'more' if 'ge' in context else 'less'}"
-    if kind == "greater_than":
-        return f"set {path} above {context['gt']}"
-    if kind == "less_than":
-        return f"set {path} below {context['lt']}"
-    if kind in ("int_type", "int_parsing", "int_from_float"):
-        return f"set {path} to a whole number without quotes, e.g. {path}=1"
-    if kind in ("float_type", "float_parsing", "finite_number"):
-        return f"set {path} to a number without quotes, e.g. {path}=0.1"
-    if kind.startswith("bool"):
-        return f"set {path}=true or {path}=false"
-    if kind == "none_required":
-        return f"set {path}=null"
-    return f"change {path}"
+def siblings(parent: str, raw: Mapping[str, Any], missing: Sequence[str]) -> set[str]:
+    """The keys at `parent`, and those that should be there: all of the spec, besides what is wrong."""
+    node: Any = raw
+    for part in parent.split(".") if parent else ():
+        node = node[part]
+    absent = (path.rpartition(".") for path in missing)
+    return {str(key) for key in node} | {key for place, _, key in absent if place == parent}
 
 
 def shown(value: Any) -> str:
-    if isinstance(value, BaseModel | Mapping):
-        return "{...}"
-    text = json.dumps(value, default=str)
+    """A value as one writes it on the command line; a group of keys only as such."""
+    if isinstance(value, str):
+        return value or "''"
+    text = "{...}" if isinstance(value, Mapping) else json.dumps(value, default=str)
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def known_keys(parent: str, raw: Mapping[str, Any]) -> list[str]:
-    """The keys that the spec at `parent` has, as far as its model can be found."""
-    if not parent:
-        return sorted(RunSpec.model_fields)
-    node: Any = raw
-    model: Any = RunSpec
-    for part in parent.split("."):
-        node = node.get(part) if isinstance(node, Mapping) else None
-        model = submodel(model, part, node)
-    return sorted(model.model_fields) if model is not None else []
+def raw_config(cfg: DictConfig, overrides: Sequence[str], groups: Sequence[str]) -> dict[str, Any]:
+    """The composed config as plain values; with `spec=FILE` the file's, under the other overrides."""
+    if cfg.get("spec") is None:
+        return plain(cfg)
+    overrides = [o.lstrip("+") for o in overrides if not o.startswith("spec=")]
+    grouped = [o for o in overrides if o.split("=")[0] in groups]
+    if grouped:
+        raise SpecError(
+            f"spec={cfg.spec}: a saved spec has its groups already; leave {', '.join(grouped)} out, "
+            "single keys may be overridden"
+        )
+    return plain(OmegaConf.merge(read_spec(Path(cfg.spec)), OmegaConf.from_dotlist(overrides)))
 
 
-def submodel(model: Any, part: str, node: Any) -> Any:
-    """The pydantic model under one key: by name for the open groups, by type otherwise."""
-    packages = {
-        "method": "methods",
-        "base": "methods",
-        "sft": "methods",
-        "rm": "methods",
-        "feedback": "feedback",
-        "eval": "evals",
-    }
-    if part == "upstream":
-        return RunSpec
-    if model is RunSpec and part in packages and isinstance(node, Mapping):
-        return lookup.module(packages[part], str(node.get("name"))).Spec
-    if model is None or part not in model.model_fields:
-        return None
-    return model_in(model.model_fields[part].annotation, node)
+def plain(cfg: Any) -> dict[str, Any]:
+    """Interpolations resolved. SpecError names one that cannot be, or all values that are missing."""
+    try:
+        missing = sorted(OmegaConf.missing_keys(cfg))
+        raw = OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:
+        told = str(error).splitlines()[0]
+        raise SpecError(f"{error.full_key}: {told}; `--cfg job` prints the config as it stands") from None
+    if missing:
+        lines = [f"{key} is missing: a value is required; set {key}=VALUE" for key in missing]
+        raise SpecError("\n".join(lines))
+    assert isinstance(raw, dict)
+    return {str(key): value for key, value in raw.items() if key != "spec"}
 
 
-def model_in(annotation: Any, node: Any) -> Any:
-    """The first pydantic model in a type, or the one whose `kind` is the node's."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        kind = annotation.model_fields.get("kind")
-        wanted = node.get("kind") if isinstance(node, Mapping) else None
-        return annotation if kind is None or wanted in getattr(kind.annotation, "__args__", ()) else None
-    for part in getattr(annotation, "__args__", ()):
-        found = model_in(part, node)
-        if found is not None:
-            return found
-    return None
+def unknown_key(message: str) -> str | None:
+    """The key that Hydra's message says it cannot override."""
+    found = re.search(r"Could not (?:override|delete from config\.) '([^']+)'", message)
+    return found.group(1) if found else None
+
+
+def dotted(node: Any, prefix: str = "") -> list[str]:
+    """Every key of a config, with its path."""
+    keys: list[str] = []
+    for key, value in node.items() if isinstance(node, Mapping) else ():
+        keys += [f"{prefix}{key}", *dotted(value, f"{prefix}{key}.")]
+    return keys
 
 
 def read_spec(path: Path) -> dict[str, Any]:
-    """A `spec.json` of an earlier run as a raw config."""
+    """The `spec.json` of an earlier run as a raw config."""
     try:
-        raw = json.loads(path.read_text())
+        raw = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise SpecError(
             f"spec={path}: cannot be read as JSON ({error}); name the spec.json of a run folder"
         ) from None
     if not isinstance(raw, dict):
         raise SpecError(f"spec={path}: must hold one JSON object; name the spec.json of a run folder")
+    if isinstance(raw.get("method"), dict) and "kl_coef" in raw["method"]:
+        raw["kl_coef"] = None  # the method's value stands for both, so that an override of either is heard
     return raw

@@ -11,9 +11,15 @@ PACKAGE = Path(__file__).parent
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` when something is close, else nothing."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"; did you mean '{close[0]}'?" if close else ""
+    """`did you mean x?; ` when something is close, else nothing."""
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"did you mean {found[0]}?; " if found else ""
+
+
+def choices(name: str, known: Iterable[str]) -> str:
+    """`suggestion`, and all that is known."""
+    names = sorted(known)
+    return f"{suggestion(name, names)}known: {', '.join(names)}"
 
 
 def names(package: str) -> list[str]:
@@ -21,12 +27,12 @@ def names(package: str) -> list[str]:
     return sorted(p.stem for p in (PACKAGE / package).glob("*.py") if not p.stem.startswith("_"))
 
 
-def module(package: str, name: str) -> ModuleType:
-    """`alpacafarm.<package>.<name>`; ValueError with a suggestion when there is none."""
+def module(package: str, name: object) -> ModuleType:
+    """`alpacafarm.<package>.<name>`; ValueError with the known names when there is none."""
     known = names(package)
     if name not in known:
         what = {"methods": "method", "feedback": "preference source", "evals": "evaluation"}[package]
-        raise ValueError(f"no {what} {name!r}{suggestion(name, known)} Known: {', '.join(known)}")
+        raise ValueError(f"there is no such {what}; {choices(str(name), known)}")
     return importlib.import_module(f"alpacafarm.{package}.{name}")
 
 

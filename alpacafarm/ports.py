@@ -215,6 +215,10 @@ class Context(Protocol):
 
     def tokenizer(self, weights: Artifact) -> PreTrainedTokenizerBase: ...
 
+    def positions(self, weights: Artifact) -> int | None:
+        """The longest sequence the model has positions for; None where its architecture has no limit."""
+        ...
+
     def sample(
         self,
         model: PreTrainedModel,

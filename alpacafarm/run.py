@@ -4,23 +4,48 @@ Composes the config (Hydra), validates it (pydantic), plans the stages, executes
 Nothing here imports torch: a wrong key, `action=plan` and `--help` answer at once.
 """
 
-import logging
+import itertools
 import os
 import re
+import signal
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import hydra
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from alpacafarm import compose, lookup
-from alpacafarm.errors import AlpacaFarmError, PlanError, SpecError
+from alpacafarm.errors import AlpacaFarmError, SpecError
+from alpacafarm.pipeline.devices import process_count
+from alpacafarm.pipeline.plan import Plan, make_plan
 from alpacafarm.spec.run import RunSpec
+from launchers import LauncherClass, load
 
-log = logging.getLogger(__name__)
+failures: list[int] = []  # exit codes of the jobs of this process; one that fails does not end a sweep
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run, checked as far as it can be without executing it."""
+
+    spec: RunSpec
+    plan: Plan
+    world: int
+    launcher: LauncherClass
 
 
 def conf_dir() -> Path:
@@ -33,148 +58,193 @@ def conf_dir() -> Path:
 def main() -> None:
     """Runs and exits with the code of the contract: 0, 1, 2, 3 or 130."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors, and we word them
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.argv[1:] = over_a_saved_spec(sys.argv[1:])
     try:
+        check(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(task)()
     except AlpacaFarmError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
+    except HydraException as error:
+        print(one_line(error), file=sys.stderr)
+        sys.exit(SpecError.exit_code)
     except KeyboardInterrupt:
         print("interrupted; what was made is kept, the same command goes on", file=sys.stderr)
         sys.exit(130)
-    except Exception as error:
-        message = hydra_message(error)
-        if message is None:
-            raise
-        print(message, file=sys.stderr)
-        sys.exit(SpecError.exit_code)
+    sys.exit(failures[0] if failures else 0)
+
+
+def check(arguments: Sequence[str]) -> None:
+    """SpecError with what is wrong in any job of a command line, before the first one starts.
+
+    Hydra's own flags (`--help`, `--cfg`, ...) run no job or need what is not known here (`--config-dir`).
+    """
+    if {a for a in arguments if a.startswith("-")} - {"-m", "--multirun"}:
+        return
+    problems: list[str] = []
+    with configs():
+        for overrides in jobs(arguments):
+            with noted(problems):
+                cfg, choices = composed(overrides, problems)
+                if cfg.action != "status":
+                    prepared(cfg, overrides, choices)
+    refuse(problems)
 
 
 def task(cfg: DictConfig) -> None:
-    """One run, called by Hydra in each job."""
-    raw = raw_config(cfg)
-    spec = compose.parse(raw)
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    if spec.action == "status":
-        from alpacafarm.report.status import show_status
-
-        show_status(Path(spec.store).expanduser())
-    elif spec.action == "plan":
-        from alpacafarm.report.status import show_plan
-
-        show_plan(spec, make_plan(spec))
-    else:
-        run(spec, folder)
-
-
-def raw_config(cfg: DictConfig) -> dict[str, Any]:
-    """The composed config as plain values; with `spec=FILE` the file's, under the other overrides."""
+    """One job, called by Hydra."""
+    job = HydraConfig.get()
     try:
-        raw = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    except Exception as error:
-        raise SpecError(str(error)) from None
-    assert isinstance(raw, dict)
-    path = raw.pop("spec", None)
-    if path is None:
-        return {str(key): value for key, value in raw.items()}
-    overrides = [o for o in HydraConfig.get().overrides.task if not o.startswith("spec=")]
-    chosen = set(HydraConfig.get().runtime.choices)
-    groups = [o for o in overrides if o.lstrip("+~").split("=")[0] in chosen]
-    if groups:
-        raise SpecError(
-            f"spec={path} with {', '.join(groups)}: a saved spec already has its groups; override single keys only"
-        )
-    merged = OmegaConf.merge(compose.read_spec(Path(path)), OmegaConf.from_dotlist(overrides))
-    return dict(OmegaConf.to_container(merged, resolve=True))  # type: ignore[arg-type]
+        if cfg.action == "status":
+            from alpacafarm.report.status import show_status
+
+            show_status(Path(cfg.store).expanduser())
+            return
+        perform(prepared(cfg, job.overrides.task, list(job.runtime.choices)), Path(job.runtime.output_dir))
+    except AlpacaFarmError as error:  # told here: Hydra adds words of its own to what it passes on
+        print(error, file=sys.stderr)
+        failures.append(error.exit_code)
 
 
-def make_plan(spec: RunSpec) -> Any:
-    """The plan; where a method makes no outputs and nobody asked for an evaluation, there is none."""
-    from alpacafarm.pipeline.plan import make_plan
+def prepared(cfg: DictConfig, overrides: Sequence[str], choices: Sequence[str]) -> Job:
+    """The spec and its plan. `choices` are the config's groups. SpecError lists all that is wrong."""
+    spec = compose.parse(compose.raw_config(cfg, overrides, choices))
+    problems: list[str] = []
+    with noted(problems):
+        plan = make_plan(spec, eval_asked=any(o.lstrip("+").startswith("eval") for o in overrides))
+    with noted(problems):
+        world = process_count(spec)
+    with noted(problems):
+        launcher = load(spec.cluster.launcher)
+    refuse(problems)
+    return Job(spec, plan, world, launcher)
 
-    try:
-        return make_plan(spec)
-    except PlanError:
-        if spec.eval is None or "eval" in {o.split("=")[0] for o in HydraConfig.get().overrides.task}:
-            raise
-        return make_plan(spec.model_copy(update={"eval": None}))
 
-
-def run(spec: RunSpec, folder: Path) -> None:
-    """Executes the plan and writes spec.json, result.json and report.html into the run folder."""
+def perform(job: Job, folder: Path) -> None:
+    """Prints the plan, or executes it and writes spec.json, result.json and report.html into `folder`."""
     from alpacafarm.artifacts.store import Store
     from alpacafarm.data.rows import write_text
-    from alpacafarm.pipeline.devices import process_count
     from alpacafarm.pipeline.execute import execute
+    from alpacafarm.report.status import show_plan
+
+    if job.spec.action == "plan":
+        show_plan(job.spec, job.plan)
+        return
     from alpacafarm.report.collect import run_report
     from alpacafarm.report.render import write_report
     from alpacafarm.report.table import show
     from alpacafarm.worker import Settings
-    from launchers import load
 
-    started = time.perf_counter()
-    plan = make_plan(spec)
-    world = process_count(spec)
+    started, spec = time.perf_counter(), job.spec
     write_text(folder / "spec.json", spec.model_dump_json(indent=1) + "\n")
-    settings = Settings(cluster=spec.cluster, tracking=spec.tracking, run_name=spec.name)
-    launcher = load(spec.cluster.launcher)(spec.cluster, world)  # type: ignore[call-arg]
+    settings = Settings(
+        cluster=spec.cluster, tracking=spec.tracking, run_name=spec.name, run_folder=str(folder.resolve())
+    )
+    launcher = job.launcher(spec.cluster, job.world)
     store = Store(Path(spec.store).expanduser())
-    done = execute(plan, store, launcher, settings.model_dump_json(indent=1))
-    report = run_report(spec, plan, done, time.perf_counter() - started)
+    done = execute(job.plan, store, launcher, settings.model_dump_json(indent=1))
+    report = run_report(spec, job.plan, done, time.perf_counter() - started)
     write_text(folder / "result.json", report.result.to_json() + "\n")
     write_report(folder / "report.html", report)
     show(report.result, report.samples, reading=report.reading, report=str(folder / "report.html"))
 
 
-def hydra_message(error: Exception) -> str | None:
-    """What is wrong with the command line, in one message, or None when the error is no such thing."""
-    from hydra.errors import HydraException
-
-    cause: BaseException = error
-    text = str(error)
-    if isinstance(error, HydraException):
-        return with_suggestion(text)
-    if type(cause).__module__.startswith("omegaconf"):
-        return with_suggestion(text)
-    return None
-
-
-def with_suggestion(text: str) -> str:
-    """Hydra's message with a close name where it names an unknown key."""
-    unknown = re.search(r"Could not override '([^']+)'", text) or re.search(
-        r"Key '([^']+)' (?:is )?not in", text
-    )
-    if unknown is None:
-        return text
-    key = unknown.group(1)
-    known = all_keys()
-    return (
-        f"{key}: there is no such key{lookup.suggestion(key, known)} `--cfg job` prints every key of this run"
-    )
-
-
-def all_keys() -> list[str]:
-    """Dotted keys of the config that the group choices on the command line give."""
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-
-    groups = {p.name for p in conf_dir().iterdir() if p.is_dir()}
-    choices = [a for a in sys.argv[1:] if a.split("=")[0] in groups and "," not in a]
-    GlobalHydra.instance().clear()
+@contextmanager
+def noted(problems: list[str]) -> Iterator[None]:
+    """Adds the lines of a SpecError to `problems` instead of raising it."""
     try:
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            cfg = hydra_compose("config", overrides=choices)
-    except Exception:  # a second problem on the command line must not hide the first
-        return []
-    return list(dotted(OmegaConf.to_container(cfg, resolve=False)))
+        yield
+    except SpecError as error:
+        problems += str(error).split("\n")
 
 
-def dotted(node: Any, prefix: str = "") -> list[str]:
-    keys: list[str] = []
-    for key, value in node.items() if isinstance(node, dict) else ():
-        keys.append(f"{prefix}{key}")
-        keys += dotted(value, f"{prefix}{key}.")
-    return keys
+def refuse(problems: Sequence[str]) -> None:
+    if problems:
+        raise SpecError("\n".join(dict.fromkeys(problems)))
+
+
+# What Hydra will do, asked before it does it
+
+
+def over_a_saved_spec(arguments: Sequence[str]) -> list[str]:
+    """With `spec=FILE`, Hydra's `++` on nested keys: it does not know the groups of the file."""
+    if not any(a.startswith("spec=") for a in arguments):
+        return list(arguments)
+    nested = re.compile(r"(?!hydra\.)\w+\.")
+    return [f"++{a}" if nested.match(a) else a for a in arguments]
+
+
+def configs() -> initialize_config_dir:
+    """Hydra's composition outside of `hydra.main`, as a context."""
+    return initialize_config_dir(str(conf_dir()), version_base="1.3")
+
+
+def jobs(arguments: Sequence[str]) -> list[list[str]]:
+    """The overrides of each job: one, or with `-m` the product of all sweeps, the config's own included."""
+    overrides = [a for a in arguments if not a.startswith("-")]
+    if len(overrides) == len(arguments):
+        return [overrides]
+    parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+    try:
+        plain = [str(o.input_line) for o in parser.parse_overrides(overrides) if not o.is_sweep_override()]
+        swept = hydra.compose("config", plain, return_hydra_config=True).hydra.sweeper.params or {}
+        parsed = parser.parse_overrides([*(f"{key}={value}" for key, value in swept.items()), *overrides])
+    except HydraException:
+        return [overrides]  # which cannot be composed either, and that is where it is worded
+    return [
+        list(job)
+        for job in itertools.product(
+            *(
+                [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()]
+                if o.is_sweep_override()
+                else [str(o.input_line)]
+                for o in parsed
+            )
+        )
+    ]
+
+
+def composed(overrides: Sequence[str], problems: list[str]) -> tuple[DictConfig, list[str]]:
+    """The config of one job and its groups. Keys that do not exist go to `problems` and are left out."""
+    kept = list(overrides)
+    unknown: list[str] = []
+    while True:
+        try:
+            cfg = hydra.compose("config", kept, return_hydra_config=True)
+            break
+        except ConfigCompositionException as error:
+            key = compose.unknown_key(str(error))
+            wrong = [o for o in kept if o.split("=")[0].lstrip("+~") == key]
+            if not wrong:
+                problems += [no_such_key(override) for override in unknown]
+                raise SpecError(one_line(error)) from None
+            kept = [o for o in kept if o not in wrong]
+            unknown += wrong
+        except HydraException as error:
+            raise SpecError(one_line(error)) from None
+    choices = [name for name in cfg.hydra.runtime.choices if not name.startswith("hydra/")]
+    with open_dict(cfg):
+        del cfg["hydra"]
+    known = [*compose.dotted(OmegaConf.to_container(cfg)), *choices]
+    problems += [no_such_key(override, known) for override in unknown]
+    return cfg, choices
+
+
+def no_such_key(override: str, known: Sequence[str] = ()) -> str:
+    suggestion = lookup.suggestion(override.split("=")[0], known)
+    return f"{override}: there is no such key; {suggestion}`--cfg job` prints all keys of a run"
+
+
+def one_line(error: HydraException) -> str:
+    """What Hydra says of a command line, in our words where it is one of the common cases."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return f"{group}={name}: there is no such {group}; {lookup.choices(name, error.options)}"
+    told = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: cannot be read ({told[0]}); write KEY=VALUE, odd characters in quotes"
+    return "; ".join(told)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Runs one stage on one rank: `python -m alpacafarm.worker FOLDER`, with stage.json and settings.json there."""
+"""Runs one stage on one rank: `python -m alpacafarm.worker FOLDER`, the folder of a stage.json."""
 
 import json
 import logging
@@ -28,6 +28,7 @@ class Settings(Strict):
     cluster: ClusterSpec
     tracking: TrackingSpec
     run_name: str
+    run_folder: str  # where Weights & Biases keeps its files
 
 
 def run_stage(folder: Path) -> None:
@@ -106,7 +107,7 @@ def tracker_for(stage: Mapping[str, Any], folder: Path, settings: Settings, dist
     if settings.tracking.wandb != "off" and stage["uses_devices"]:
         trackers.append(
             WandbTracker(
-                folder / "scratch",
+                Path(settings.run_folder),
                 project=settings.tracking.project,
                 group=settings.tracking.group or settings.run_name,
                 name=f"{settings.run_name}/{stage['name']}",

@@ -4,14 +4,18 @@ A launcher is built as `Class(cluster, world)` with the ClusterSpec and the numb
 stages when they are waited for, one after the other, unless the site has a queue of its own.
 """
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import cast
 
 from alpacafarm.errors import SpecError
 from alpacafarm.ports import Launcher
+from alpacafarm.spec.cluster import ClusterSpec
+
+LauncherClass = Callable[[ClusterSpec, int], Launcher]
 
 
-def load(dotted: str) -> type[Launcher]:
+def load(dotted: str) -> LauncherClass:
     """The launcher's class; SpecError where there is none."""
     module, _, name = dotted.partition(":")
     try:
@@ -21,4 +25,4 @@ def load(dotted: str) -> type[Launcher]:
             f"cluster.launcher={dotted} cannot be loaded ({error}); "
             "it must be package.module:Class, such as launchers.local:Local"
         ) from error
-    return cast("type[Launcher]", found)
+    return cast("LauncherClass", found)

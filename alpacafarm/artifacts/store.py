@@ -103,9 +103,13 @@ class Store:
         """
         out, target = partial / "out", self.folder(stage)
         outcome = outcome or Outcome.read(partial)
-        for name in ("stage.json", "stage.log"):
+        for name, kept in (
+            ("stage.json", "stage.json"),
+            ("rank0.log", "stage.log"),
+            ("stage.log", "stage.log"),
+        ):
             if (partial / name).exists():
-                shutil.copyfile(partial / name, out / name)
+                shutil.copyfile(partial / name, out / kept)
         (out / manifest.NAME).unlink(missing_ok=True)
         names = tree(out)
         for name in names:

@@ -32,15 +32,14 @@ def rows(up: Upstream, data: WorldData | FilesData, split: str) -> Stage:
     if isinstance(data, WorldData):
         spec = WorldRows(split=split, rows=getattr(data, split), seed=data.seed)
         return _rows_stage(up, split, "alpacafarm.data.world:make", spec, {})
-    location = getattr(data, split, None)
-    if location is None and split == "pretrain":
-        location = data.sft
+    key = "sft" if split == "pretrain" and data.pretrain is None else split
+    location = getattr(data, key, None)
     if location is None:
         raise PlanError(
-            f"data.{split}=null: the plan needs the {split} split; set data.{split} to a JSON, JSON lines, "
+            f"data.{key}=null: the plan needs the {key} split; set data.{key} to a JSON, JSON lines, "
             "Parquet or CSV file with instruction, input and output"
         )
-    source = {"file": source_node(f"data.{split}", location)}
+    source = {"file": source_node(f"data.{key}", location)}
     return _rows_stage(
         up, split, "alpacafarm.data.files:read", FileRows(split=split, shape="examples"), source
     )

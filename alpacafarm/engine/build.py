@@ -24,7 +24,7 @@ def build_engine(
     dist: Dist,
     export: Export | None = None,
 ) -> Engine:
-    """An engine on this process's device. Frozen models (`optim=None`) need DeepSpeed only where it shards them."""
+    """An engine on this process's device. Frozen models (`optim=None`) need DeepSpeed only at stage 3."""
     from alpacafarm.engine.dist import local_device
     from alpacafarm.engine.plain import PlainEngine
 

@@ -83,7 +83,7 @@ class DeepSpeedEngine:
         try:
             rounds = max(self.dist.gather(len(batches)))
             for i in range(rounds):
-                # Ranks with fewer micro-batches repeat their last one for nothing: the collectives must match.
+                # Ranks with fewer micro-batches repeat their last one at weight 0: collectives must match.
                 batch, counts = batches[min(i, len(batches) - 1)], i < len(batches)
                 self._engine.set_gradient_accumulation_boundary(i == rounds - 1)
                 loss_sum, metrics = loss(batch.to(self.device))
@@ -103,7 +103,7 @@ class DeepSpeedEngine:
 
     @contextmanager
     def gathered(self) -> Iterator[PreTrainedModel]:
-        """At stage 3 all ranks must enter and leave together; in between each may generate as long as it likes."""
+        """At stage 3 all ranks enter and leave together; in between each may generate as long as it likes."""
         policy: Any = self.module.policy
         with torch.no_grad():
             if self._stage < 3:
@@ -182,10 +182,10 @@ def _initialize(module: nn.Module, optim: OptimSpec | None, config: dict[str, An
     import deepspeed
     from deepspeed.runtime import bf16_optimizer
 
-    # bfloat16 at stage 1 prints the memory before each parameter group and collects garbage first, for seconds.
+    # bfloat16 at stage 1 prints the memory before each parameter group and first collects garbage, slowly.
     bf16_optimizer.see_memory_usage = lambda *args, **kwargs: None
     deepspeed.utils.logger.addFilter(_expected)
-    # Otherwise it is compiled at first use, for 46 s, and a killed compilation leaves a lock that hangs the next run.
+    # Otherwise it is compiled at first use, for 46 s; a killed compilation leaves a lock that hangs the next.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     optimizer = None if optim is None else adamw(parameter_groups(module, optim.weight_decay), optim)
     engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)

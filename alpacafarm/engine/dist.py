@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 import torch.distributed as torch_dist
+from torch.distributed import HashStore, rendezvous  # type: ignore[attr-defined]
 
 from alpacafarm.errors import StageError
 from alpacafarm.ports import Dist
 
-# One rank may work for hours (judge calls, an export) while the others wait at a barrier. A rank that dies is noticed
-# by the launcher and by its closed connections, not by this limit.
+# One rank may work for hours (judge calls, an export) while the others wait at a barrier. A rank that dies is
+# noticed by the launcher and by its closed connections, not by this limit.
 COLLECTIVE_TIMEOUT = timedelta(hours=24)
 
 
@@ -75,7 +76,8 @@ def local_device() -> torch.device:
 def connect(timeout_s: float) -> Dist:
     """Joins the processes that the launcher started (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT).
 
-    Without RANK, or with one process, nothing is joined. `timeout_s` is how long all ranks may take to arrive.
+    Without RANK, or with one process, nothing is joined. `timeout_s` is how long all ranks may take to
+    arrive.
     """
     device = local_device()
     if device.type == "cuda":
@@ -94,7 +96,7 @@ def ensure_group() -> None:
     """A process group of one for DeepSpeed, which insists on one and on LOCAL_RANK. It needs no port."""
     os.environ.setdefault("LOCAL_RANK", "0")
     if not torch_dist.is_initialized():
-        torch_dist.init_process_group(_backend(), store=torch_dist.HashStore(), rank=0, world_size=1)
+        torch_dist.init_process_group(_backend(), store=HashStore(), rank=0, world_size=1)
         atexit.register(_leave)
 
 
@@ -138,16 +140,16 @@ def restore_rng(state: dict[str, Any]) -> None:
 def _join(timeout_s: float) -> None:
     patience = timedelta(seconds=timeout_s)
     try:
-        store, rank, world = next(torch_dist.rendezvous("env://", timeout=patience))
+        store, rank, world = next(rendezvous("env://", timeout=patience))
         # The group's own timeout is COLLECTIVE_TIMEOUT, so missing ranks must be noticed before it is made.
         store.set(f"arrived/{rank}", "yes")
         store.wait([f"arrived/{other}" for other in range(world)], patience)
     except (RuntimeError, ValueError) as error:
         address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise StageError(
-            f"rank {os.environ.get('RANK')} of {os.environ.get('WORLD_SIZE')} did not meet the others at {address} "
-            f"within cluster.rendezvous_timeout_s={timeout_s:g}: {error}; look for a rank that failed earlier, "
-            "or raise cluster.rendezvous_timeout_s"
+            f"rank {os.environ.get('RANK')} of {os.environ.get('WORLD_SIZE')} did not meet the others at "
+            f"{address} within cluster.rendezvous_timeout_s={timeout_s:g}: {error}; "
+            "look for a rank that failed earlier, or raise cluster.rendezvous_timeout_s"
         ) from error
     torch_dist.init_process_group(
         _backend(), store=store, rank=rank, world_size=world, timeout=COLLECTIVE_TIMEOUT

@@ -1,4 +1,4 @@
-"""AdamW as every engine uses it: parameter groups, learning rates, and what is wrong when an update is not finite."""
+"""AdamW as every engine uses it: parameter groups, learning rates, and updates that are not finite."""
 
 import math
 from typing import Any
@@ -13,8 +13,8 @@ from alpacafarm.spec.method import OptimSpec
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Trainable parameters by weight decay and learning-rate scale.
 
-    Norms, biases and other vectors are not decayed. A module may carry `lr_scales`, parameter-name prefixes to
-    factors; `set_learning_rate` multiplies by them.
+    Norms, biases and other vectors are not decayed. A module may carry `lr_scales`, parameter-name prefixes
+    to factors; `set_learning_rate` multiplies by them.
     """
     scales: dict[str, float] = getattr(module, "lr_scales", {})
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}

@@ -1,4 +1,4 @@
-"""Plain torch under the engine contract: the reference that DeepSpeed is tested against, and enough for one device.
+"""Plain torch under the engine contract: what DeepSpeed is tested against, and enough for one device.
 
 Weights are whole on every rank; gradients are summed over ranks. bfloat16 models keep float32 master weights.
 """
@@ -95,7 +95,7 @@ class PlainEngine:
     @contextmanager
     def gathered(self) -> Iterator[PreTrainedModel]:
         with torch.no_grad():
-            yield self.module.policy  # type: ignore[misc]
+            yield self.module.policy
 
     def export(self, path: Path) -> None:
         assert self._export is not None, "the engine was built without an exporter"

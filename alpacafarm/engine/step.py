@@ -1,4 +1,4 @@
-"""What every engine does around one optimiser step: global weights, sums of losses, the record of a checkpoint."""
+"""What every engine does around an optimiser step: global weights, sums of losses, a checkpoint's record."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +31,7 @@ def global_weight(batches: Sequence[Batch], dist: Dist) -> float:
 
 @dataclass
 class Sums:
-    """Loss and metrics summed over this rank's micro-batches. Kept on the device: reading each would wait for it."""
+    """Loss and metrics over this rank's micro-batches. Kept on the device: reading each would wait for it."""
 
     loss: Tensor | None = None
     metrics: dict[str, Tensor] = field(default_factory=dict)
@@ -61,7 +61,11 @@ def on_device(values: Sequence[Any], device: torch.device) -> list[Any]:
 def checkpoint_gradients(module: nn.Module) -> None:
     """Recompute activations in the backward pass, in each Hugging Face model of the module."""
     for model in module.children():
-        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})  # type: ignore[operator]
+        # transformers 5 renamed it on the way
+        enable: Any = (
+            getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        )
+        enable({"use_reentrant": False})
 
 
 def buffers_in_state(module: nn.Module) -> dict[str, Tensor]:
@@ -86,7 +90,8 @@ def check_layout(path: Path, **layout: Any) -> None:
     if written != layout:
         raise ArtifactError(
             f"the checkpoint {path} was written with {_words(written)} and this run has {_words(layout)}; "
-            "go on with the former (cluster.processes, cluster.engine, cluster.zero.stage), or delete it to start again"
+            "go on with the former (cluster.processes, cluster.engine, cluster.zero.stage), "
+            "or delete it to start again"
         )
 
 

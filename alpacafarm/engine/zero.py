@@ -43,15 +43,15 @@ def refusals(cluster: ClusterSpec, model: ModelSpec, world: int) -> list[str]:
         return found
     if stage == 0 and model.dtype == "bfloat16":
         found.append(
-            "cluster.zero.stage=0 with model.dtype=bfloat16 trains wrongly in DeepSpeed (it steps the optimizer once "
-            "on zero gradients and keeps no float32 weights); set cluster.zero.stage to auto, 1, 2 or 3, "
-            "or model.dtype=float32"
+            "cluster.zero.stage=0 with model.dtype=bfloat16 trains wrongly in DeepSpeed (it steps once on "
+            "zero gradients at the start); set cluster.zero.stage to auto, 1, 2 or 3, or model.dtype=float32"
         )
     offload = cluster.zero.offload
     if offload.parameters != "none" and stage != 3:
         found.append(
             f"cluster.zero.offload.parameters={offload.parameters} needs stage 3 and the stage is {stage} "
-            f"(cluster.zero.stage={cluster.zero.stage}); set cluster.zero.stage=3 or cluster.zero.offload.parameters=none"
+            f"(cluster.zero.stage={cluster.zero.stage}); set cluster.zero.stage=3 "
+            "or cluster.zero.offload.parameters=none"
         )
     if offload.optimizer != "none" and stage == 0:
         found.append(

@@ -11,6 +11,8 @@ from typing import Any
 from pydantic import Field
 
 from alpacafarm.data.rows import read_outputs, read_rows, write_rows, write_text
+from alpacafarm.errors import PlanError
+from alpacafarm.judges.knows import check_judge
 from alpacafarm.ports import Artifact, Context, Inputs, Judge, Upstream
 from alpacafarm.rollout.decode import DecodeSpec
 from alpacafarm.spec.base import Strict
@@ -19,7 +21,7 @@ from alpacafarm.spec.judge import JudgeSpec, RewardJudge
 from alpacafarm.spec.model import Sampling
 from alpacafarm.stage import Given, Kind, Node, Stage
 from alpacafarm.stats.winrate import WinRate, win_rate_by_instruction
-from alpacafarm.types import Example, Output, Pair, Preference
+from alpacafarm.types import Example, Pair, Preference
 
 
 class Spec(EvalSpec):
@@ -42,6 +44,12 @@ class CompareSpec(Strict):
 
 
 def plan(spec: Spec, up: Upstream, candidate: Stage) -> Stage:
+    check_judge(spec.judge, "eval", up)
+    if spec.gold and not up.has_gold:
+        raise PlanError(
+            "eval.gold=true: only the embedded world's true preference is known; "
+            "set eval.gold=null or data=world"
+        )
     rows = up.rows(spec.split)
     sft = up.sft() if derives_from(candidate, up.sft()) else None
     inputs: dict[str, Node] = {
@@ -196,7 +204,11 @@ def gold_scores(
     from alpacafarm.world.gold import preference, read, score
     from alpacafarm.world.tasks import parse
 
-    tasks = {row.id: parse(row.instruction, row.input) for row in rows}
+    tasks = {}
+    for row in rows:
+        task = parse(row.instruction, row.input)
+        assert task is not None, f"{row.id} is no row of the world"  # the plan asks for gold nowhere else
+        tasks[row.id] = task
 
     def rate(baselines: Mapping[str, Sequence[str]], answers: Mapping[str, str]) -> dict[str, Any]:
         groups = [

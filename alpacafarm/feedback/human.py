@@ -18,7 +18,7 @@ class Spec(sim.Spec):
 def plan(spec: Spec, up: Upstream) -> Node:
     if spec.preferences:
         return data_plan.pairs_from_file(up, "data.preferences", spec.preferences)
-    if spec.judge.kind != "world":
+    if spec.judge.kind != "world" or not up.has_gold:
         raise PlanError(
             "feedback=human needs people's judgements and data.preferences=null: "
             "name a file of judged pairs in data.preferences or given.pairs, or use data=world"

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pydantic import Field
 
 from alpacafarm.data.rows import read_outputs, write_rows
+from alpacafarm.judges.knows import check_judge
 from alpacafarm.ports import Context, Inputs, Upstream
 from alpacafarm.rollout.decode import DecodeSpec
 from alpacafarm.spec.feedback import FeedbackSpec
@@ -30,6 +31,7 @@ class Spec(FeedbackSpec):
 
 
 def plan(spec: Spec, up: Upstream) -> Stage:
+    check_judge(spec.judge, "feedback", up)
     samples = up.stage(
         "sample pairs",
         "alpacafarm.rollout.decode:decode",

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from alpacafarm.data.rows import read_rows
 from alpacafarm.ports import Artifact, Context, Engine, Inputs, LossFn, Upstream
-from alpacafarm.spec.base import Strict
+from alpacafarm.spec.base import Problem, Strict, refuse
 from alpacafarm.spec.method import MethodSpec, OptimSpec
 from alpacafarm.spec.model import Sampling
 from alpacafarm.stage import Kind, Stage
@@ -63,10 +63,11 @@ class Spec(MethodSpec):
     def minibatches_fill_the_rollouts(self) -> Spec:
         if self.rollouts_per_step % self.optim.batch_size:
             size = self.optim.batch_size
-            raise ValueError(
-                f"rollouts_per_step={self.rollouts_per_step} must be a multiple of optim.batch_size={size}; "
-                f"set rollouts_per_step={max(1, self.rollouts_per_step // size) * size}"
+            text = (
+                f"must be a multiple of .optim.batch_size={size}; "
+                f"set .rollouts_per_step={max(1, self.rollouts_per_step // size) * size} or change the other"
             )
+            refuse(Problem("rollouts_per_step", self.rollouts_per_step, text))
         return self
 
 

@@ -1,4 +1,4 @@
-"""A base model from nothing: a byte-level BPE tokenizer and a small Llama, trained on answered instructions."""
+"""A base model from nothing: a byte-level BPE tokenizer and a small Llama, trained on answered prompts."""
 
 from pydantic import Field
 

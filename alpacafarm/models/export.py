@@ -18,7 +18,7 @@ Export = Callable[[nn.Module, Mapping[str, Tensor], Path], None]
 
 
 def exporter(tokenizer: PreTrainedTokenizerBase, *, lora: Literal["merged", "adapter"] = "merged") -> Export:
-    """What an engine calls on rank 0 with its module and the whole state: `export_policy` or `export_reward`."""
+    """What an engine calls on rank 0 with its module and whole state: `export_policy` or `export_reward`."""
 
     def export(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
         write = export_reward if hasattr(module, "reward") else export_policy
@@ -71,7 +71,7 @@ def _export(
 
 
 def _save_whole(model: PreTrainedModel, state: dict[str, Tensor], path: Path) -> None:
-    """Through an empty twin: the model itself may be sharded, or have adapters where the twin has plain layers."""
+    """Through an empty twin: the model may be sharded, or have adapters where the twin has plain layers."""
     with torch.device("meta"):
         twin = type(model)(model.config)
     if hasattr(model, "generation_config"):  # classifiers have none

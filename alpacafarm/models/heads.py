@@ -1,13 +1,14 @@
 """What is trained: a policy, a reward model, or a policy with a value network, all on `SequenceBatch`.
 
-Only positions that predict response tokens reach the language-model head, and those in chunks: at 32k tokens of
-vocabulary the logits of a batch are larger than everything else together.
+Only positions that predict response tokens reach the language-model head, and those in chunks: at 32k tokens
+of vocabulary the logits of a batch are larger than everything else together.
 
-The modules return named tuples, not dataclasses: ZeRO-3's hooks find tensors in tuples and in nothing else of ours.
+The modules return named tuples, not dataclasses: ZeRO-3's hooks find tensors in tuples and in nothing else of
+ours.
 """
 
-# Shapes: B rows, L positions of the longest sequence, T positions of the longest response, N response tokens of the
-# batch (rows and positions flattened), H hidden size, V vocabulary.
+# Shapes: B rows, L positions of the longest sequence, T positions of the longest response, N response tokens
+# of the batch (rows and positions flattened), H hidden size, V vocabulary.
 
 from __future__ import annotations
 
@@ -74,8 +75,9 @@ class RewardModel(nn.Module):
 class ActorCritic(nn.Module):
     """A policy and a separate value network under one optimiser and one clipping norm.
 
-    The value network is a sequence classifier, usually with a reward model's backbone; its head starts at zero, so
-    that the first advantages are plain returns. Its learning rate is the policy's times `value_lr_scale`.
+    The value network is a sequence classifier, usually with a reward model's backbone; its head starts at
+    zero, so that the first advantages are plain returns. Its learning rate is the policy's times
+    `value_lr_scale`.
     """
 
     def __init__(
@@ -99,9 +101,9 @@ class ActorCritic(nn.Module):
 def logits_function(policy: PreTrainedModel) -> Callable[[Tensor], Tensor]:
     """Hidden states to logits, as the model's own forward computes them.
 
-    The weight is read here, once, and not inside the function. Under ZeRO-3 the enclosing module's forward and
-    backward then hold it whole; called chunk by chunk, the head would gather it for each chunk, and ranks with
-    different numbers of chunks would wait for each other.
+    The weight is read here, once, and not inside the function. Under ZeRO-3 the enclosing module's forward
+    and backward then hold it whole; called chunk by chunk, the head would gather it for each chunk, and ranks
+    with different numbers of chunks would wait for each other.
     """
     head = policy.get_output_embeddings()
     assert isinstance(head, nn.Linear), f"{type(policy).__name__} has no linear output embedding"
@@ -129,7 +131,7 @@ def _hidden(model: PreTrainedModel, batch: SequenceBatch) -> Tensor:
 
 
 def _predicting(hidden_BLH: Tensor, batch: SequenceBatch) -> Tensor:
-    """hidden_NH at the positions that predict response tokens: token t of a row is predicted at start + t - 1."""
+    """hidden_NH at the positions that predict response tokens: token t is predicted at start + t - 1."""
     row_N, t_N = batch.mask_BT.nonzero(as_tuple=True)
     return hidden_BLH[row_N, batch.start_B[row_N] + t_N - 1]
 

@@ -1,13 +1,13 @@
 """Policies, reward models and tokenizers from Hugging Face folders or hub ids, or from nothing.
 
-Two things hold for everything that is loaded. Padding has a token of its own, neither the end nor the unknown token,
-so that "real" and "end" can be told apart by id alone. Dropout is off, in training too: a policy's log-probabilities
-must be the ones it sampled with, or the first PPO ratio is not 1 and DPO's reference differs from its start.
+Two things hold for everything that is loaded. Padding has a token of its own, neither the end nor the unknown
+token, so that "real" and "end" can be told apart by id alone. Dropout is off, in training too: a policy's
+log-probabilities must be the ones it sampled with, or the first PPO ratio is not 1 and DPO's reference
+differs from its start.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from pathlib import Path
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 PAD_TOKEN = "[PAD]"
+FRESH_HEAD = {"num_labels": 1, "problem_type": "regression"}  # of a classifier made from a policy
 DROPOUT_FIELD = re.compile(r"dropout|pdrop$|^drop_rate$")
 
 
@@ -43,7 +44,7 @@ def load_tokenizer(path: str | Path, *, revision: str | None = None) -> PreTrain
 
 
 def load_policy(path: str | Path, *, revision: str | None = None, dtype: str = "float32") -> PreTrainedModel:
-    """A causal language model in eval mode. A folder with a LoRA adapter gives its base with the adapter merged."""
+    """A causal language model in eval mode. An adapter's folder gives its base with the adapter merged."""
     from transformers import AutoModelForCausalLM
 
     policy = _load(AutoModelForCausalLM, path, revision, dtype)
@@ -56,7 +57,7 @@ def load_reward(path: str | Path, *, revision: str | None = None, dtype: str = "
     from transformers import AutoModelForSequenceClassification
 
     reward = _load(AutoModelForSequenceClassification, path, revision, dtype)
-    if reward.config.num_labels != 1:  # as of a policy, whose missing head transformers makes up with two labels
+    if reward.config.num_labels != 1:
         raise ArtifactError(
             f"{path} holds no reward model: {reward.config.num_labels} labels instead of 1; "
             "give a sequence classifier with one label"
@@ -69,15 +70,13 @@ def reward_from_policy(
 ) -> PreTrainedModel:
     """A reward model on a policy's backbone.
 
-    The head is normal with standard deviation 1 / sqrt(H + 1) (Stiennon et al. 2020, appendix B; arXiv:2009.01325)
-    and drawn from `seed`.
+    The head is normal with standard deviation 1 / sqrt(H + 1) (Stiennon et al. 2020, appendix B;
+    arXiv:2009.01325) and drawn from `seed`.
     """
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    reward = _load(
-        AutoModelForSequenceClassification, path, revision, dtype, num_labels=1, problem_type="regression"
-    )
+    reward = _load(AutoModelForSequenceClassification, path, revision, dtype, **FRESH_HEAD)
     head = _one_label(reward, path).score.weight
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randn(head.shape, generator=generator) / math.sqrt(head.size(1) + 1)
@@ -111,6 +110,7 @@ def build_policy(
 
 def _load(auto: Any, path: str | Path, revision: str | None, dtype: str, **settings: Any) -> PreTrainedModel:
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoConfig
 
     adapter = Path(path) / "adapter_config.json"
@@ -121,28 +121,42 @@ def _load(auto: Any, path: str | Path, revision: str | None, dtype: str, **setti
         _check_decoder_only(config, path)
         _no_dropout(config)
         model: PreTrainedModel
-        with torch.random.fork_rng(
-            devices=[]
-        ):  # heads that the folder lacks are drawn, and drawn again by us
-            model = auto.from_pretrained(
-                str(path), revision=revision, config=config, dtype=getattr(torch, dtype), use_safetensors=True
+        with torch.random.fork_rng(devices=[]):  # a head that the folder lacks is drawn here
+            model, report = auto.from_pretrained(
+                str(path),
+                revision=revision,
+                config=config,
+                dtype=getattr(torch, dtype),
+                use_safetensors=True,
+                output_loading_info=True,
             )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ArtifactError(
             f"model.path={path}: no model can be loaded as {auto.__name__}: {error}; "
             "give a Hugging Face folder or hub id with safetensors weights"
         ) from error
+    missing = set(report["missing_keys"]) - ({"score.weight"} if settings else set())
+    if missing:  # transformers fills them with random numbers
+        raise ArtifactError(
+            f"{path} lacks weights of {type(model).__name__}: {', '.join(sorted(missing)[:3])} "
+            f"({len(missing)} in all); give a complete folder of the right kind (policy or reward model)"
+        )
     _fit_to_tokenizer(model, load_tokenizer(path, revision=revision))
     model.eval()
     return model
 
 
 def _load_adapter(auto: Any, path: Path, dtype: str, **settings: Any) -> PreTrainedModel:
-    from peft import PeftModel
+    """Onto the base that the adapter names, which may be an adapter's folder in turn."""
+    from peft import PeftConfig, PeftModel
 
-    base = json.loads((path / "adapter_config.json").read_text())["base_model_name_or_path"]
-    adapted = PeftModel.from_pretrained(_load(auto, base, None, dtype, **settings), str(path))
-    merged: PreTrainedModel = adapted.merge_and_unload()
+    config = PeftConfig.from_pretrained(str(path))
+    if config.task_type == "SEQ_CLS":
+        settings = FRESH_HEAD  # the adapter brings the head that its base lacks
+    config.task_type = None  # a policy's adapter also fits the backbone of a classifier
+    base = _load(auto, config.base_model_name_or_path, config.revision, dtype, **settings)
+    merged: PreTrainedModel = PeftModel.from_pretrained(base, str(path), config=config).merge_and_unload()
+    merged.config.name_or_path = str(path)
     merged.eval()
     return merged
 
@@ -150,8 +164,8 @@ def _load_adapter(auto: Any, path: Path, dtype: str, **settings: Any) -> PreTrai
 def _fit_to_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Rows for new tokens, each the mean of the old ones, and the tokenizer's special ids.
 
-    A random row would change what the model says as soon as the softmax runs over it. Sampling settings that came
-    with the weights (top_p, repetition_penalty) are dropped: only the run's own apply.
+    A random row would change what the model says as soon as the softmax runs over it. Sampling settings that
+    came with the weights (top_p, repetition_penalty) are dropped: only the run's own apply.
     """
     import torch
     from transformers import GenerationConfig
@@ -189,7 +203,7 @@ def _one_label(reward: PreTrainedModel, path: str | Path) -> PreTrainedModel:
 
     if not isinstance(getattr(reward, "score", None), nn.Linear):
         raise ArtifactError(
-            f"{path}: {type(reward).__name__} has no linear `score` head, so it cannot be a reward model here; "
+            f"{path}: {type(reward).__name__} has no linear `score` head and cannot be a reward model here; "
             "choose a decoder-only architecture, such as Llama or Qwen"
         )
     return reward
@@ -209,6 +223,7 @@ def _check_logits(policy: PreTrainedModel, path: str | Path) -> None:
         ).float()
     if not torch.allclose(theirs, ours, rtol=0.02, atol=0.02):  # bfloat16 rounds at 2**-8
         raise ArtifactError(
-            f"model.path={path}: {type(policy).__name__} transforms its logits in a way that is not known here, "
-            "so log-probabilities would be wrong; choose another architecture or extend alpacafarm/models/heads.py"
+            f"model.path={path}: {type(policy).__name__} transforms its logits in a way that is not "
+            "known here, so log-probabilities would be wrong; choose another architecture, "
+            "or extend alpacafarm/models/heads.py"
         )

@@ -1,8 +1,9 @@
-"""Low-rank adapters inside a model that stays what it was (Hu et al. 2021, arXiv:2106.09685), through `peft`."""
+"""Low-rank adapters in a model that stays what it was (Hu et al. 2021, arXiv:2106.09685), through `peft`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -76,10 +77,11 @@ def adapter_config(model: PreTrainedModel) -> Any:
     from dataclasses import replace
 
     has_score = getattr(model, "score", None) is not None
-    config = model.peft_config[ADAPTER]
+    name = model.config.name_or_path
     return replace(
-        config,
-        base_model_name_or_path=model.config.name_or_path,
+        model.peft_config[ADAPTER],
+        base_model_name_or_path=str(Path(name).resolve()) if Path(name).exists() else name,
+        revision=getattr(model.config, "_commit_hash", None),  # known for what came from the hub
         modules_to_save=["score"] if has_score else None,
         inference_mode=True,
     )
@@ -96,7 +98,9 @@ def _plain_name(name: str) -> str:
 
 
 def _unknown_targets(model: nn.Module, spec: LoraSpec) -> str:
-    linear = {name.rpartition(".")[2] for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+    linear = {
+        name.rpartition(".")[2] for name, layer in model.named_modules() if isinstance(layer, nn.Linear)
+    }
     return (
         f"model.lora.targets={spec.targets} fits no layer of {type(model).__name__}; its linear layers are "
         f"{', '.join(sorted(linear))}; name some of them, or set model.lora.targets=all-linear"
@@ -107,6 +111,7 @@ def _refuse_embeddings(model: Any, spec: LoraSpec) -> None:
     embeddings = (model.get_input_embeddings(), model.get_output_embeddings())
     if any(layer is not None and _is_adapted(layer) for layer in embeddings):
         raise SpecError(
-            f"model.lora.targets={spec.targets} names an embedding; adapters go into linear layers between the "
-            "embeddings; list attention and feed-forward layers only, or set model.lora.targets=all-linear"
+            f"model.lora.targets={spec.targets} names an embedding; adapters go into linear layers between "
+            "the embeddings; list attention and feed-forward layers only, "
+            "or set model.lora.targets=all-linear"
         )

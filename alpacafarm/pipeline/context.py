@@ -129,12 +129,20 @@ class StageContext:
 
         return load_tokenizer(model_path(weights), **revision(weights))
 
+    def positions(self, weights: Artifact) -> int | None:
+        from transformers import AutoConfig
+
+        config = AutoConfig.from_pretrained(model_path(weights), **revision(weights))
+        limit = getattr(config.get_text_config(), "max_position_embeddings", None)
+        return None if limit is None else int(limit)
+
     def _same_tokenizer(self, policy: Artifact, reward: Artifact) -> None:
         """Responses go to the reward model as tokens, so both must read them alike."""
         if self.tokenizer(policy).get_vocab() != self.tokenizer(reward).get_vocab():
             raise ArtifactError(
                 f"the reward model at {reward.path} and the policy at {policy.path} have different "
-                "vocabularies; train the reward model from this policy's family, or leave given.rm out to have it made"
+                "vocabularies; train the reward model from this policy's family, "
+                "or leave given.rm out to have it made"
             )
 
     # What models say
@@ -227,11 +235,19 @@ class RewardScorer:
         self.engine = ctx.frozen(weights, head="reward")
         self.eos_id = int(ctx.tokenizer(weights).eos_token_id)
         self.with_eos = bool(weights.facts.get("end_with_eos", False))
+        self.positions = ctx.positions(weights)
 
     def score(self, rows: Sequence[Tokens]) -> list[float]:
-        from alpacafarm.text.collate import scored
+        from alpacafarm.text.collate import Tokens, scored
+        from alpacafarm.text.tokenise import shorten
 
-        return self.ctx.score(self.engine, [scored(row, self.eos_id, with_eos=self.with_eos) for row in rows])
+        read = [scored(row, self.eos_id, with_eos=self.with_eos) for row in rows]
+        if self.positions is not None:
+            room = [self.positions - len(row.response) for row in read]
+            read = [
+                Tokens(shorten(row.prompt, left), row.response) for row, left in zip(read, room, strict=True)
+            ]
+        return self.ctx.score(self.engine, read)
 
 
 def model_path(weights: Artifact) -> str:

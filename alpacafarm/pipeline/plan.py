@@ -19,21 +19,38 @@ class Plan:
     scores: Stage | None
 
 
-def make_plan(spec: RunSpec) -> Plan:
-    """The stages of a run. PlanError when the groups ask for something that does not exist."""
+def make_plan(spec: RunSpec, *, eval_asked: bool = True) -> Plan:
+    """The stages of a run. PlanError when the groups ask for something that does not exist.
+
+    A reward model has no outputs to evaluate: its plan goes without, unless evaluation was `eval_asked` for.
+    """
     upstream = SpecUpstream(spec)
-    candidate = lookup.module("methods", spec.method.name).plan(spec.method, upstream)
-    if not isinstance(candidate, Stage):
+    try:
+        plan = _planned(spec, upstream, eval_asked)
+    except PlanError as error:
+        raise PlanError("\n".join([*upstream.problems, str(error)])) from None
+    if upstream.problems:
+        raise PlanError("\n".join(upstream.problems))
+    return plan
+
+
+def _planned(spec: RunSpec, upstream: SpecUpstream, eval_asked: bool) -> Plan:
+    method = spec.method.name
+    given = spec.given.canonical().get(method)
+    if given is not None:
         raise PlanError(
-            f"method={spec.method.name}: its artifact was given, so there is nothing to make; remove given.* or choose "
-            "another method"
+            f"given.{method}={given}: method={method} would make it, so there is nothing to do; "
+            f"leave given.{method} out or choose another method"
         )
+    candidate: Stage = lookup.module("methods", method).plan(spec.method, upstream)
     if spec.eval is None:
         return Plan(ordered([candidate]), candidate, None)
     if candidate.makes not in (Kind.POLICY, Kind.OUTPUTS):
+        if not eval_asked:
+            return Plan(ordered([candidate]), candidate, None)
         raise PlanError(
-            f"eval={spec.eval.name} needs outputs and method={spec.method.name} makes a {candidate.makes} artifact; "
-            "set eval=none"
+            f"eval={spec.eval.name}: it needs outputs, and method={method} makes a "
+            f"{candidate.makes} artifact; set eval=none or choose another method"
         )
     scores = lookup.module("evals", spec.eval.name).plan(spec.eval, upstream, candidate)
     return Plan(ordered([candidate, scores]), candidate, scores)

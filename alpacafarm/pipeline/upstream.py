@@ -1,6 +1,6 @@
 """What a plan may build on. Here specs become stages, with the model's settings and the run's seed."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from alpacafarm import lookup
@@ -19,35 +19,38 @@ class SpecUpstream:
         self.spec = spec
         # Where the weights lie is the base node's business; the model's other settings change every stage.
         self.model_params = spec.model.canonical(exclude={"name", "path", "revision"})
+        self.problems: dict[str, None] = {}  # what could not be found, in the order in which it was asked for
 
     @property
     def has_gold(self) -> bool:
         return self.spec.data.kind == "world"
 
     def base(self) -> Node:
-        if self.spec.given.base:
-            return self._given("base", Kind.POLICY, self.spec.given.base)
-        if self.spec.model.path:
-            return self._given_at("model.path", Kind.POLICY, self.spec.model.path, self.spec.model.revision)
+        given, model = self.spec.given.base, self.spec.model
+        if given:
+            return self._given("given.base", Kind.POLICY, given)
+        if model.path:
+            return self._given("model.path", Kind.POLICY, model.path, model.revision)
         return self._made("base")
 
     def sft(self) -> Node:
-        return (
-            self._given("sft", Kind.POLICY, self.spec.given.sft) if self.spec.given.sft else self._made("sft")
-        )
+        given = self.spec.given.sft
+        return self._given("given.sft", Kind.POLICY, given) if given else self._made("sft")
 
     def reward(self) -> Node:
-        return self._given("rm", Kind.REWARD, self.spec.given.rm) if self.spec.given.rm else self._made("rm")
+        given = self.spec.given.rm
+        return self._given("given.rm", Kind.REWARD, given) if given else self._made("rm")
 
     def preferences(self) -> Node:
-        if self.spec.given.pairs:
-            return data_plan.pairs_from_file(self, "given.pairs", self.spec.given.pairs)
+        given = self.spec.given.pairs
+        if given:
+            return self._found(Kind.PAIRS, lambda: data_plan.pairs_from_file(self, "given.pairs", given))
         source = lookup.module("feedback", self.spec.feedback.name)
         node: Node = source.plan(self.spec.feedback, self)
         return node
 
     def rows(self, split: str) -> Node:
-        return data_plan.rows(self, self.spec.data, split)
+        return self._found(Kind.ROWS, lambda: data_plan.rows(self, self.spec.data, split))
 
     def stage(
         self,
@@ -79,28 +82,37 @@ class SpecUpstream:
             raise PlanError(
                 f"upstream.{role} is missing: the plan needs it; set upstream.{role} or given.{role}"
             )
-        spec = self.spec.upstream[role]  # type: ignore[index]
+        spec = self.spec.upstream[role]
         node: Node = lookup.module("methods", spec.name).plan(spec, self)
         return node
 
-    def _given(self, role: str, kind: Kind, location: str) -> Given:
-        return self._given_at(f"given.{role}", kind, location, None)
+    def _given(self, key: str, kind: Kind, location: str, revision: str | None = None) -> Node:
+        return self._found(kind, lambda: given(key, kind, location, revision))
 
-    def _given_at(self, key: str, kind: Kind, location: str, revision: str | None) -> Given:
-        """An artifact folder, a Hugging Face folder, or else a hub id (which is not looked up here)."""
-        path = Path(location).expanduser()
-        if not path.exists():
-            if location.startswith(("/", ".", "~")) or location.count("/") != 1:
-                raise PlanError(
-                    f"{key}={location}: there is no such folder and this is no hub id (owner/name); "
-                    f"set {key} to a folder that transformers can load"
-                )
-            return Given(kind, location, f"hub:{location}@{revision or 'main'}", revision)
-        folder = path.resolve()
-        if not any((candidate / "config.json").is_file() for candidate in (folder, folder / "model")):
-            if not (folder / "adapter_config.json").is_file():
-                raise PlanError(
-                    f"{key}={location}: the folder has neither config.json nor model/config.json; "
-                    "name a Hugging Face folder or an artifact folder of the store"
-                )
-        return Given(kind, str(folder), fingerprint(folder), revision)
+    def _found(self, kind: Kind, find: Callable[[], Node]) -> Node:
+        """What `find` finds; else its complaint is noted, so that a plan reports all that it lacks."""
+        try:
+            return find()
+        except PlanError as error:
+            self.problems[str(error)] = None
+            return Given(kind, "", str(error))
+
+
+def given(key: str, kind: Kind, location: str, revision: str | None) -> Given:
+    """An artifact folder, a Hugging Face folder, or else a hub id (which is not looked up here)."""
+    path = Path(location).expanduser()
+    if not path.exists():
+        if location.startswith(("/", ".", "~")) or location.count("/") != 1:
+            raise PlanError(
+                f"{key}={location}: there is no such folder and this is no hub id (owner/name); "
+                f"set {key} to a folder that transformers can load"
+            )
+        return Given(kind, location, f"hub:{location}@{revision or 'main'}", revision)
+    folder = path.resolve()
+    known = (folder / "config.json", folder / "model" / "config.json", folder / "adapter_config.json")
+    if not any(file.is_file() for file in known):
+        raise PlanError(
+            f"{key}={location}: the folder has neither config.json nor model/config.json; "
+            f"set {key} to a Hugging Face folder or an artifact folder of the store"
+        )
+    return Given(kind, str(folder), fingerprint(folder), revision)

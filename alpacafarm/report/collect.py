@@ -134,14 +134,15 @@ def _notes(spec: RunSpec, plan: Plan, by_key: Mapping[str, Artifact]) -> tuple[s
     notes = []
     for stage in plan.stages:
         facts = by_key[stage.key].facts if stage.key in by_key else {}
-        for name in ("dropped_prompts", "truncated_responses", "failed", "long_prompts"):
+        for name in ("dropped_prompts", "truncated_responses", "failed", "shortened_prompts"):
             if facts.get(name):
                 notes.append(f"{stage.name}: {facts[name]} {name.replace('_', ' ')}")
         if facts.get("accuracy") is not None:
             notes.append(f"{stage.name}: accuracy on held-out pairs {facts['accuracy']:.1f}%")
         if facts.get("kl_estimator"):
+            estimator = facts["kl_estimator"]
             notes.append(
-                f"{stage.name}: kl_coef={spec.kl_coef} multiplies the estimator {facts['kl_estimator']} per token"
+                f"{stage.name}: kl_coef={spec.kl_coef} multiplies the estimator {estimator} per token"
             )
     return tuple(notes)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from alpacafarm.data.rows import read_rows, write_outputs, write_text
-from alpacafarm.ports import Context, Inputs
+from alpacafarm.ports import Artifact, Context, Inputs
 from alpacafarm.spec.base import Strict
 from alpacafarm.spec.model import Sampling
 from alpacafarm.stats.seeds import stable_seed
@@ -33,73 +33,75 @@ class DecodeSpec(Strict):
 def decode(spec: DecodeSpec, inputs: Inputs, ctx: Context) -> None:
     """Writes `outputs.json` (AlpacaEval's columns and ours) and `tokens.jsonl` (the exact ids), in the rows' order.
 
-    A response depends on the weights, the prompt and its own seed alone. Prompts are never dropped here: one that is
-    longer than the limit is decoded as it is, and counted.
+    A response depends on the weights, the prompt and its own seed alone. No row is dropped: a prompt that the model
+    has no positions for is cut out of the middle, and counted.
     """
-    from alpacafarm.text.tokenise import decode_response, encode_prompt
+    from alpacafarm.text.collate import Tokens
+    from alpacafarm.text.tokenise import decode_responses
 
     rows = read_rows(inputs["rows"].path / "rows.jsonl", Example)
-    tokenizer = ctx.tokenizer(inputs["policy"])
-    prefix = str(inputs["policy"].facts.get("prompt_prefix", ""))
-    prompts = [
-        encode_prompt(tokenizer, ctx.model.prompt, r.instruction, r.input, prefix=prefix) for r in rows
-    ]
+    prompts, cut = _prompts(spec, inputs["policy"], rows, ctx)
     jobs = [(row, sample) for row in range(len(rows)) for sample in range(spec.n)]
-    responses = _sampled(spec, inputs, ctx, rows, prompts, jobs)
-    outputs, tokens = [], []
-    for (row, sample), (response, ended) in zip(jobs, responses, strict=True):
-        example = rows[row]
-        text = decode_response(tokenizer, response)
-        outputs.append(
-            Output(
-                example.id,
-                example.instruction,
-                example.input,
-                text,
-                spec.stream,
-                sample=sample,
-                ended=ended,
-                tokens=len(response),
-            )
+    responses = _sampled(spec, inputs["policy"], ctx, rows, prompts, jobs)
+    texts = decode_responses(ctx.tokenizer(inputs["policy"]), [ids for ids, _ in responses])
+    outputs = [
+        Output(
+            id=rows[row].id,
+            instruction=rows[row].instruction,
+            input=rows[row].input,
+            output=text,
+            generator=spec.stream,
+            sample=sample,
+            ended=ended,
+            tokens=len(ids),
         )
-        tokens.append((prompts[row], response))
+        for (row, sample), (ids, ended), text in zip(jobs, responses, texts, strict=True)
+    ]
     if ctx.dist.rank == 0:
         write_outputs(ctx.out / "outputs.json", outputs)
-        write_text(
-            ctx.out / "tokens.jsonl", "".join(json.dumps([*map(list, pair)]) + "\n" for pair in tokens)
-        )
-    ctx.record(
-        ended_fraction=sum(o.ended for o in outputs) / len(outputs),
-        long_prompts=sum(len(p) > ctx.model.max_prompt_tokens for p in prompts),
-    )
+        pairs = zip(jobs, responses, strict=True)
+        write_tokens(ctx.out, [Tokens(prompts[row], ids) for (row, _), (ids, _) in pairs])
+    ctx.record(ended_fraction=sum(o.ended for o in outputs) / len(outputs), shortened_prompts=cut)
+
+
+def _prompts(
+    spec: DecodeSpec, policy: Artifact, rows: Sequence[Example], ctx: Context
+) -> tuple[list[tuple[int, ...]], int]:
+    """Every row's prompt, and how many had to be shortened."""
+    from alpacafarm.text.tokenise import encode_prompts, shorten
+
+    prefix = str(policy.facts.get("prompt_prefix", ""))
+    asked = [(row.instruction, row.input) for row in rows]
+    whole = encode_prompts(ctx.tokenizer(policy), ctx.model.prompt, asked, prefix=prefix)
+    positions = ctx.positions(policy)
+    if positions is None:
+        return whole, 0
+    prompts = [shorten(prompt, positions - spec.sampling.max_new_tokens) for prompt in whole]
+    return prompts, sum(short != prompt for short, prompt in zip(prompts, whole, strict=True))
 
 
 def _sampled(
     spec: DecodeSpec,
-    inputs: Inputs,
+    weights: Artifact,
     ctx: Context,
     rows: Sequence[Example],
     prompts: Sequence[tuple[int, ...]],
     jobs: Sequence[tuple[int, int]],
 ) -> list[tuple[tuple[int, ...], bool]]:
-    """The responses of all jobs on every rank. Each rank keeps its finished shards in scratch and goes on from them."""
+    """The responses of all jobs on every rank. Each rank keeps its finished shards and goes on from them."""
     dist = ctx.dist
     mine = jobs[dist.rank :: dist.world]
     shards = [mine[i : i + SHARD] for i in range(0, len(mine), SHARD)]
-    policy = ctx.frozen(inputs["policy"])
+    policy = ctx.frozen(weights)
     done: list[tuple[tuple[int, ...], bool]] = []
     with ctx.progress(len(mine), f"sample {spec.stream}") as bar, policy.gathered() as model:
         for number, shard in enumerate(shards):
             saved = ctx.scratch / f"shard-{dist.rank}of{dist.world}-{number}.json"
             if not saved.exists():
+                seeds = [stable_seed(ctx.seed, spec.stream, rows[row].id, sample) for row, sample in shard]
                 with ctx.meter.phase("generate"):
                     sampled = ctx.sample(
-                        model,
-                        [prompts[row] for row, _ in shard],
-                        spec.sampling,
-                        seeds=[
-                            stable_seed(ctx.seed, spec.stream, rows[row].id, sample) for row, sample in shard
-                        ],
+                        model, [prompts[row] for row, _ in shard], spec.sampling, seeds=seeds
                     )
                 ctx.meter.count(tokens=sum(map(len, sampled.responses)), samples=len(shard))
                 write_text(saved, json.dumps([sampled.responses, sampled.ended]))

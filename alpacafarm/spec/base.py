@@ -1,8 +1,10 @@
 """The base of every spec: unknown keys are refused, nothing is coerced, instances are frozen."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 
 class Strict(BaseModel):
@@ -13,3 +15,31 @@ class Strict(BaseModel):
     def canonical(self, *, exclude: set[str] | None = None) -> dict[str, Any]:
         """The spec as plain JSON values, for keys and files."""
         return self.model_dump(mode="json", exclude=exclude)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A value that does not go with another one. `key` is dotted, from the spec that refuses it.
+
+    `text` says what is required and a way out. A spec does not know where in the config it stands, so keys of
+    its own begin with a dot in the text (`set .steps=1`) and get their whole path when the message is shown.
+    """
+
+    key: str
+    value: Any
+    text: str
+
+
+def refuse(*problems: Problem) -> NoReturn:
+    """Called by a spec's validator: raises pydantic's error with one entry for each problem."""
+    raise ValidationError.from_exception_data(
+        "spec",
+        [
+            InitErrorDetails(
+                type=PydanticCustomError("problem", "{text}", {"key": p.key, "text": p.text}),
+                loc=tuple(p.key.split(".")),
+                input=p.value,
+            )
+            for p in problems
+        ],
+    )

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from alpacafarm.spec.base import Strict
+from alpacafarm.spec.base import Problem, Strict, refuse
 
 PromptStyle = Literal["alpaca", "short", "chat"]
 
@@ -36,17 +36,19 @@ class ArchitectureSpec(Strict):
 
     @model_validator(mode="after")
     def heads_divide_hidden(self) -> "ArchitectureSpec":
-        if self.hidden_size % (2 * self.heads):
-            raise ValueError(
-                f"hidden_size={self.hidden_size} must be a multiple of 2 * heads = {2 * self.heads} "
-                f"(rotary positions need an even head size); set hidden_size to {2 * self.heads * max(1, self.hidden_size // (2 * self.heads))}"
+        unit = 2 * self.heads
+        if self.hidden_size % unit:
+            fix = unit * max(1, self.hidden_size // unit)
+            text = (
+                f"must be a multiple of 2 * .heads = {unit} (rotary positions need an even head size); "
+                f"set .hidden_size={fix}"
             )
+            refuse(Problem("hidden_size", self.hidden_size, text))
         return self
 
 
 class LoraSpec(Strict):
-    """Low-rank adapters through `peft`, for every trained model of the run (Hu et al. 2021,
-    arXiv:2106.09685)."""
+    """Low-rank adapters through `peft`, for every trained model (Hu et al. 2021, arXiv:2106.09685)."""
 
     rank: int = Field(ge=1)
     alpha: float = Field(gt=0)
@@ -56,8 +58,7 @@ class LoraSpec(Strict):
 
 
 class ModelSpec(Strict):
-    """The policy. Either `path` (a Hugging Face folder or hub id) or `architecture` (built by
-    `upstream.base`)."""
+    """The policy: `path`, a Hugging Face folder or hub id, or `architecture`, built by `upstream.base`."""
 
     name: str
     path: str | None
@@ -72,15 +73,18 @@ class ModelSpec(Strict):
     @model_validator(mode="after")
     def path_or_architecture(self) -> "ModelSpec":
         if (self.path is None) == (self.architecture is None):
-            raise ValueError(
-                f"path={self.path!r} and architecture={'given' if self.architecture else None}: exactly one is required; "
-                "set model.path to a Hugging Face folder or hub id, or choose model=world or model=scratch"
+            other = "null" if self.architecture is None else "{...}"
+            text = (
+                f".architecture={other}, and exactly one of the two is required; "
+                "choose model=path and set .path, or choose model=world or model=scratch and leave .path out"
             )
+            refuse(Problem("path", self.path, text))
         if self.architecture and self.max_length > self.architecture.max_positions:
-            raise ValueError(
-                f"max_prompt_tokens + max_response_tokens = {self.max_length} must be at most "
-                f"architecture.max_positions={self.architecture.max_positions}; raise max_positions to {self.max_length}"
+            text = (
+                f"must be at least .max_prompt_tokens + .max_response_tokens = {self.max_length}; "
+                f"set .architecture.max_positions={self.max_length} or lower one of the two"
             )
+            refuse(Problem("architecture.max_positions", self.architecture.max_positions, text))
         return self
 
     @property

@@ -1,21 +1,20 @@
 """The run spec: everything one run is. Equal specs give equal plans.
 
 Methods, preference sources and evaluations own their Spec and live on a higher floor, so the parser hands
-their lookup in as pydantic's validation context: `RunSpec.model_validate(raw, context={"lookup":
-lookup.module})`.
+their lookup in as pydantic's validation context: `model_validate(raw, context={"lookup": lookup.module})`.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, model_validator
 
-from alpacafarm.spec.base import Strict
+from alpacafarm.spec.base import Problem, Strict, refuse
 from alpacafarm.spec.cluster import ClusterSpec
 from alpacafarm.spec.data import DataSpec
 from alpacafarm.spec.eval import EvalSpec
 from alpacafarm.spec.feedback import FeedbackSpec
-from alpacafarm.spec.judge import RecordedJudge, RewardJudge, WorldJudge
+from alpacafarm.spec.judge import RecordedJudge, RewardJudge
 from alpacafarm.spec.method import MethodSpec
 from alpacafarm.spec.model import ModelSpec, Sampling
 
@@ -29,8 +28,7 @@ class TrackingSpec(Strict):
 
 
 class GivenSpec(Strict):
-    """Artifacts to start from instead of making them: a stored artifact, a Hugging Face folder, a hub id, a
-    file."""
+    """What to start from instead of making it: an artifact, a Hugging Face folder, a hub id, a rows file."""
 
     base: str | None
     sft: str | None
@@ -38,14 +36,31 @@ class GivenSpec(Strict):
     pairs: str | None
 
 
-def narrowed(package: str, raw: Any, info: ValidationInfo) -> Any:
+def by_name(package: str) -> BeforeValidator:
     """Exchanges a raw mapping for an instance of the Spec of the module that its `name` names."""
-    if not isinstance(raw, Mapping):
-        return raw
-    if not isinstance(raw.get("name"), str):
-        raise ValueError(f"name={raw.get('name')!r} must be the name of one of {package}")
-    find: Callable[[str, str], Any] = (info.context or {})["lookup"]
-    return find(package, raw["name"]).Spec.model_validate(dict(raw), context=info.context)
+
+    def narrow(raw: Any, info: ValidationInfo) -> Any:
+        if isinstance(raw, Strict) or (raw is None and package == "evals"):
+            return raw
+        name = raw.get("name") if isinstance(raw, Mapping) else raw
+        find: Callable[[str, Any], Any] = (info.context or {})["lookup"]
+        try:
+            module = find(package, name)
+        except ValueError as error:
+            refuse(Problem("name", name, str(error)))
+        return module.Spec.model_validate(dict(raw), context=info.context)
+
+    return BeforeValidator(narrow)
+
+
+def no_evaluation(raw: Any) -> Any:
+    """`conf/eval/none.yaml` stands for no evaluation at all."""
+    return None if raw == {"name": "none"} else raw
+
+
+Method = Annotated[SerializeAsAny[MethodSpec], by_name("methods")]
+Feedback = Annotated[SerializeAsAny[FeedbackSpec], by_name("feedback")]
+Evaluation = Annotated[SerializeAsAny[EvalSpec] | None, by_name("evals"), BeforeValidator(no_evaluation)]
 
 
 class RunSpec(Strict):
@@ -58,39 +73,13 @@ class RunSpec(Strict):
     action: Literal["run", "plan", "status"]
     model: ModelSpec
     data: DataSpec
-    method: SerializeAsAny[MethodSpec]
-    upstream: dict[Literal["base", "sft", "rm"], SerializeAsAny[MethodSpec]]
-    feedback: SerializeAsAny[FeedbackSpec]
-    eval: SerializeAsAny[EvalSpec] | None
+    method: Method
+    upstream: dict[Literal["base", "sft", "rm"], Method]
+    feedback: Feedback
+    eval: Evaluation
     given: GivenSpec
     tracking: TrackingSpec
     cluster: ClusterSpec
-
-    @field_validator("method", mode="before")
-    @classmethod
-    def method_by_name(cls, raw: Any, info: ValidationInfo) -> Any:
-        return narrowed("methods", raw, info)
-
-    @field_validator("upstream", mode="before")
-    @classmethod
-    def upstream_by_name(cls, raw: Any, info: ValidationInfo) -> Any:
-        return (
-            {role: narrowed("methods", value, info) for role, value in raw.items()}
-            if isinstance(raw, Mapping)
-            else raw
-        )
-
-    @field_validator("feedback", mode="before")
-    @classmethod
-    def feedback_by_name(cls, raw: Any, info: ValidationInfo) -> Any:
-        return narrowed("feedback", raw, info)
-
-    @field_validator("eval", mode="before")
-    @classmethod
-    def eval_by_name(cls, raw: Any, info: ValidationInfo) -> Any:
-        if isinstance(raw, Mapping) and raw.get("name") == "none":
-            return None
-        return narrowed("evals", raw, info)
 
     @model_validator(mode="after")
     def groups_agree(self) -> "RunSpec":
@@ -101,73 +90,68 @@ class RunSpec(Strict):
             *self._batch_problems(),
         ]
         if problems:
-            raise ValueError("\n".join(problems))
+            refuse(*problems)
         return self
 
-    def _sampling_problems(self) -> list[str]:
-        sampling = getattr(self.method, "sampling", None)
+    def _sampling_problems(self) -> list[Problem]:
         problems = []
-        if isinstance(sampling, Sampling):
-            if self.kl_coef and sampling.truncates:
-                problems.append(
-                    f"method.sampling.top_p={sampling.top_p}, top_k={sampling.top_k} with kl_coef={self.kl_coef}: a sampled KL "
-                    "is only valid when nothing is cut off the distribution; set method.sampling.top_p=1.0 and "
-                    "method.sampling.top_k=0, or kl_coef=0"
+        sampling = getattr(self.method, "sampling", None)
+        if isinstance(sampling, Sampling) and self.kl_coef and sampling.truncates:
+            name = "top_p" if sampling.top_p < 1 else "top_k"
+            text = (
+                f"kl_coef={self.kl_coef}, and a sampled KL is only valid when nothing is cut off the "
+                "distribution; set method.sampling.top_p=1.0 and method.sampling.top_k=0, or kl_coef=0"
+            )
+            problems.append(Problem(f"method.sampling.{name}", getattr(sampling, name), text))
+        limit = self.model.max_response_tokens
+        for group in ("method", "feedback", "eval"):
+            sampling = getattr(getattr(self, group), "sampling", None)
+            if isinstance(sampling, Sampling) and sampling.max_new_tokens > limit:
+                key = f"{group}.sampling.max_new_tokens"
+                text = (
+                    f"must be at most model.max_response_tokens={limit}; "
+                    f"set {key}={limit} or raise model.max_response_tokens"
                 )
-            problems += self._too_long("method.sampling", sampling)
-        eval_sampling = getattr(self.eval, "sampling", None)
-        if isinstance(eval_sampling, Sampling):
-            problems += self._too_long("eval.sampling", eval_sampling)
+                problems.append(Problem(key, sampling.max_new_tokens, text))
         return problems
 
-    def _too_long(self, path: str, sampling: Sampling) -> list[str]:
-        limit = self.model.max_response_tokens
-        if sampling.max_new_tokens <= limit:
-            return []
-        return [
-            f"{path}.max_new_tokens={sampling.max_new_tokens} must be at most model.max_response_tokens={limit}; "
-            f"set {path}.max_new_tokens={limit} or raise model.max_response_tokens"
-        ]
-
-    def _judge_problems(self) -> list[str]:
+    def _judge_problems(self) -> list[Problem]:
         problems = []
         for group in ("feedback", "eval"):
             judge = getattr(getattr(self, group), "judge", None)
-            if isinstance(judge, WorldJudge) and self.data.kind != "world":
-                problems.append(
-                    f"{group}.judge.kind=world with data.kind={self.data.kind}: the world's annotators only know the world's "
-                    f"own instructions; set {group}/judge=reward or {group}/judge=recorded, or data=world"
-                )
             if group == "feedback" and isinstance(judge, RewardJudge) and self.given.rm is None:
-                problems.append(
-                    "feedback.judge.kind=reward with given.rm=null: the reward model would be trained on its own labels; "
+                text = (
+                    "given.rm=null, and the reward model would be trained on its own labels; "
                     "set given.rm to a trained reward model or choose another feedback/judge"
                 )
+                problems.append(Problem("feedback.judge.kind", "reward", text))
             if isinstance(judge, RecordedJudge) and not judge.path:
-                problems.append(f"{group}.judge.path is empty: name a file of judged pairs")
+                text = f"must name a file of judged pairs; set {group}.judge.path=FILE"
+                problems.append(Problem(f"{group}.judge.path", judge.path, text))
         return problems
 
-    def _data_problems(self) -> list[str]:
-        if self.model.name == "world" and self.data.kind != "world" and self.model.architecture is not None:
-            return [
-                f"model=world with data.kind={self.data.kind}: the world's model only knows the world's vocabulary; set "
-                "model=scratch (a model trained from nothing on data.pretrain) or model=path model.path=FOLDER"
-            ]
-        return []
+    def _data_problems(self) -> list[Problem]:
+        if self.model.name != "world" or self.data.kind == "world" or self.model.architecture is None:
+            return []
+        text = (
+            f"data.kind={self.data.kind}, and the world's model only knows the world's vocabulary; "
+            "set model=scratch (trained from nothing on data.pretrain) or model=path model.path=FOLDER"
+        )
+        return [Problem("model.name", "world", text)]
 
-    def _batch_problems(self) -> list[str]:
+    def _batch_problems(self) -> list[Problem]:
         world = self.cluster.processes
         if not isinstance(world, int):
             return []
         problems = []
-        for path, spec in [
-            ("method", self.method),
-            *((f"upstream.{k}", v) for k, v in self.upstream.items()),
-        ]:
+        roles = {"method": self.method, **{f"upstream.{role}": spec for role, spec in self.upstream.items()}}
+        for path, spec in roles.items():
             batch = getattr(getattr(spec, "optim", None), "batch_size", None)
             if batch is not None and batch < world:
-                problems.append(
-                    f"{path}.optim.batch_size={batch} must be at least cluster.processes={world} (a row for each process); "
-                    f"set {path}.optim.batch_size={world} or more"
+                key = f"{path}.optim.batch_size"
+                text = (
+                    f"must be at least cluster.processes={world}, a row for each process; "
+                    f"set {key}={world} or more"
                 )
+                problems.append(Problem(key, batch, text))
         return problems

@@ -72,7 +72,8 @@ def _chat(tokenizer: Any, words: str) -> Prompt:
             "model.prompt=chat: the tokenizer's chat template does not put the user's words in one place; "
             "set model.prompt to alpaca or short"
         )
-    specials = tokenizer.all_special_tokens
+    # Not `all_special_tokens`, which leaves out those that have no role; Llama 3's headers are such.
+    specials = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
     body_start = max((before.rfind(s) + len(s) for s in specials if s in before), default=0)
     body_end = min((after.find(s) for s in specials if s in after), default=len(after))
     tail_start = len(rendered) - len(after) + body_end

@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # the tokenizer comes as an argument; importing transformers 
     from transformers import PreTrainedTokenizerBase
 
 Ids = tuple[int, ...]
+PROMPT_TAIL = 16  # tokens at a shortened prompt's end, which hold the opening of the answer in every style
 
 
 def encode_prompt(
@@ -47,7 +48,7 @@ def encode_prompts(
     `prefix` follows it. It is ours, not the user's: special tokens in it are read as such (control tokens).
     """
     prompts = [prompt(style, instruction, input, tokenizer) for instruction, input in asked]
-    structure = {text: _structure(tokenizer, text) for p in prompts for text in (p.head, p.tail)}
+    structure = {text: _structure(tokenizer, text) for text in {t for p in prompts for t in (p.head, p.tail)}}
     ahead = _structure(tokenizer, prefix)
     start = () if style == "chat" else start_ids(tokenizer)
     bodies = _plain(tokenizer, [p.body for p in prompts])
@@ -119,6 +120,14 @@ def fit(rows: Sequence[Tokens], *, max_prompt_tokens: int, max_response_tokens: 
         too_long_prompts=len(rows) - len(kept),
         truncated_responses=sum(len(rows[i].response) > max_response_tokens for i in kept),
     )
+
+
+def shorten(prompt: Ids, limit: int) -> Ids:
+    """A prompt of at most `limit` tokens. The middle is cut: the beginning and the answer's opening stay."""
+    if len(prompt) <= limit:
+        return prompt
+    tail = min(PROMPT_TAIL, limit // 2)
+    return prompt[: limit - tail] + prompt[len(prompt) - tail :]
 
 
 def start_ids(tokenizer: PreTrainedTokenizerBase) -> Ids:

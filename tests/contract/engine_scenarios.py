@@ -1,4 +1,4 @@
-"""One course of training for every engine, on any number of ranks. `test_engine.py` compares what comes back."""
+"""One course of training for every engine, on any number of ranks. `test_engine.py` compares the records."""
 
 import traceback
 from dataclasses import dataclass, field
@@ -60,11 +60,15 @@ class Record:
     resumed_weights: dict[str, torch.Tensor] = field(default_factory=dict)
     scores: torch.Tensor | None = None  # of a frozen reward model
     sharded: bool = False
+    frozen_tokens: list[list[int]] = field(default_factory=list)
+    frozen_logprobs: torch.Tensor | None = None  # after generating
     refusal: str = ""
+    scales_moved: list[bool] = field(default_factory=list)  # bfloat16: after each of four small steps
 
 
-# Adam divides by the root of the second moment: where gradients are rounding noise, a small epsilon turns noise into
-# steps of full size, and no two orders of summation agree. The norms are near 4, so that clipping acts.
+# Adam divides by the root of the second moment: where gradients are rounding noise, a small epsilon turns
+# noise into steps of full size, and no two orders of summation agree. The norms are near 4, so that clipping
+# acts.
 OPTIM = OptimSpec(
     lr=3e-3,
     batch_size=ROWS,
@@ -164,6 +168,8 @@ def course(dist: Any, case: Case, cuts: Cuts, folder: Path, foreign: Path | None
     engine.export(folder / f"{case.name}_export")
     resume(dist, case, cuts[-1], folder, record, foreign)
     freeze(dist, case, record)
+    if case.dtype == "bfloat16":
+        record.scales_moved = small_steps(dist, case, cuts[0], folder)
     return record
 
 
@@ -202,17 +208,36 @@ def resume(
     engine.export(folder / f"{case.name}_resumed")
 
 
-def reward_model() -> RewardModel:
+def reward_model(case: Case) -> RewardModel:
     torch.manual_seed(5)
-    return RewardModel(LlamaForSequenceClassification(tiny.config(num_labels=1)).eval())
+    model = LlamaForSequenceClassification(tiny.config(num_labels=1)).eval()
+    return RewardModel(model.to(getattr(torch, case.dtype)))
 
 
 def freeze(dist: Any, case: Case, record: Record) -> None:
-    engine = build_engine(case.kind, reward_model(), None, cluster=cluster(case), dtype="float32", dist=dist)
-    record.scores = engine(probe(dist))
-    parameters = list(engine.module.parameters())
+    """A reward model and a policy, both before any training."""
+    options: dict[str, Any] = {"cluster": cluster(case), "dtype": case.dtype, "dist": dist}
+    reward = build_engine(case.kind, reward_model(case), None, **options)
+    record.scores = reward(probe(dist))
+    parameters = list(reward.module.parameters())
     record.graphs.append(record.scores.requires_grad or any(p.requires_grad for p in parameters))
     record.sharded = all(p.numel() == 0 for p in parameters)
+    policy = build_engine(case.kind, actor_critic(case, seed=0), None, **options)
+    record.frozen_tokens = generate(policy, dist)
+    record.frozen_logprobs = policy(probe(dist)).logprob_BT
+
+
+def small_steps(dist: Any, case: Case, sizes: list[list[int]], folder: Path) -> list[bool]:
+    """Steps so small that 1 minus one of them rounds to 1 in bfloat16: only float32 masters remember."""
+    weights: dict[str, torch.Tensor] = {}
+    engine = build(case, dist, weights)
+    moved = []
+    for _ in range(4):
+        engine.update(cut(0, sizes, dist.rank), loss_of(engine), lr=6e-4)
+        engine.export(folder / "small_steps")
+        scales = [w for name, w in weights.items() if "layernorm" in name and name.startswith("policy.")]
+        moved.append(any(bool((scale != 1).any()) for scale in scales))
+    return moved
 
 
 def all_courses(

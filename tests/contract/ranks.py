@@ -1,4 +1,4 @@
-"""Runs a function on several gloo ranks, each a process of its own: `run_ranks(2, "package.module:function", ...)`."""
+"""Runs a function on several gloo ranks, one process each: `run_ranks(2, "package.module:function")`."""
 
 import importlib
 import os
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def run_ranks(n: int, target: str, *args: Any, timeout_s: float = 120) -> list[Any]:
-    """`function(dist, *args)` on ranks 0 to n-1; the results in rank order. Arguments and results are pickled."""
+    """`function(dist, *args)` on n ranks; the results in rank order. Arguments and results are pickled."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "args").write_bytes(pickle.dumps(args))
@@ -49,7 +49,7 @@ def _start(rank: int, n: int, port: int, target: str, folder: Path) -> subproces
 
 
 def _wait(processes: Sequence[subprocess.Popen[bytes]], folder: Path, timeout_s: float) -> None:
-    """Returns when all have ended well. One failure ends the wait: the others would hang in their collectives."""
+    """Returns when all have ended well. One failure ends the wait: the others hang in their collectives."""
     deadline = time.monotonic() + timeout_s
     while True:
         codes = [process.poll() for process in processes]

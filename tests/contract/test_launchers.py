@@ -119,6 +119,13 @@ def test_a_failed_stage_runs_when_launched_again(launcher, stage_folder):
     run(launcher, folder)
 
 
+def test_the_error_of_an_earlier_launch_is_not_told_again(two, stage_folder):
+    folder = stage_folder(rank0={"exit": 9})
+    (folder / "error.json").write_text(json.dumps({"type": "NeedsLabels", "message": "old"}))
+    with pytest.raises(StageError, match="exited with code 9"):
+        run(two, folder)
+
+
 @pytest.mark.parametrize("name", ["inline", "local"])
 def test_one_process_is_this_one(name, stage_folder):
     run(ADAPTERS[name](), folder := stage_folder())
@@ -179,8 +186,10 @@ def test_a_rank_that_ignores_sigterm_is_killed(two, stage_folder, monkeypatch, t
     ready = str(tmp_path / "ready")
     rank1 = {"ignore_sigterm": None, "mark": ready, "sleep": 60}
     folder = stage_folder(rank0={"after": ready, "exit": 1}, rank1=rank1)
+    began = time.monotonic()
     with pytest.raises(StageError):
         run(two, folder)
+    assert time.monotonic() - began < 10
     assert not alive(saw(folder, 1)["pid"])
 
 

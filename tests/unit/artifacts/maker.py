@@ -5,9 +5,8 @@ import os
 import sys
 from pathlib import Path
 
-from tests.unit.artifacts.stored import stage
-
 from alpacafarm.artifacts.store import Store
+from tests.unit.artifacts.stored import stage
 
 
 def main(root: str) -> None:

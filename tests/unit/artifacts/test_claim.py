@@ -7,9 +7,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from tests.unit.artifacts.stored import make, stage
 
 from alpacafarm.artifacts.store import Store
+from tests.unit.artifacts.stored import make, stage
 
 ROOT = Path(__file__).parents[3]
 

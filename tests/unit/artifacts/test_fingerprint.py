@@ -3,11 +3,11 @@ import os
 import shutil
 
 import pytest
-from tests.unit.artifacts.stored import make, stage
 
 from alpacafarm.artifacts import fingerprint as module
 from alpacafarm.artifacts.fingerprint import fingerprint
 from alpacafarm.errors import ArtifactError
+from tests.unit.artifacts.stored import make, stage
 
 
 @pytest.fixture
@@ -92,13 +92,15 @@ def test_our_artifact_made_twice_has_one_fingerprint(store):
     assert first == second
 
 
-def test_a_hub_id_stands_for_itself_at_its_revision():
+def test_a_hub_id_stands_for_itself_at_its_revision(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where nothing has such a name
     assert fingerprint("tatsu-lab/alpaca_farm") == "tatsu-lab/alpaca_farm@main"
     assert fingerprint("gpt2", revision="abc") == "gpt2@abc"
 
 
 @pytest.mark.parametrize("path", ["/nowhere/at/all", "./missing", "a/b/c", "~/x", "../x"])
-def test_a_path_that_is_not_there_is_refused(path):
+def test_a_path_that_is_not_there_is_refused(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(ArtifactError, match=r"does not exist and is no hub id .*; check the path"):
         fingerprint(path)
 

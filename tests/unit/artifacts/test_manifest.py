@@ -2,11 +2,11 @@ import json
 import subprocess
 
 import pytest
-from tests.unit.artifacts.stored import make, stage
 
 import alpacafarm
 from alpacafarm.artifacts import manifest
 from alpacafarm.artifacts.manifest import Outcome
+from tests.unit.artifacts.stored import make, stage
 
 CONTRACT = {"kind", "key", "stage", "params", "inputs", "seed", "versions", "started", "seconds", "files"}
 CONTRACT |= {"throughput", "cost"}

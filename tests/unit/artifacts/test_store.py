@@ -4,12 +4,12 @@ import re
 import shutil
 
 import pytest
-from tests.unit.artifacts.stored import BASE, make, stage
 
 from alpacafarm.artifacts.manifest import Outcome, read
 from alpacafarm.artifacts.store import Store
 from alpacafarm.errors import ArtifactError
 from alpacafarm.stage import Given, Kind
+from tests.unit.artifacts.stored import BASE, make, stage
 
 
 def test_a_stage_is_to_do_then_partial_then_done(store):
@@ -32,9 +32,10 @@ def test_what_was_made_is_found_with_its_facts_and_never_made_again(store):
         assert claim.artifact == made
 
 
-def test_the_partial_folder_is_gone_after_publishing_and_stage_json_and_log_are_kept(store):
+@pytest.mark.parametrize("log", ["stage.log", "rank0.log"])
+def test_the_partial_folder_is_gone_after_publishing_and_stage_json_and_log_are_kept(store, log):
     with store.claim(stage()) as claim:
-        (claim.folder / "stage.log").write_text("spoke")
+        (claim.folder / log).write_text("spoke")
         (claim.folder / "scratch" / "checkpoint").write_text("large")
         made = store.publish(stage(), claim.folder)
     assert not claim.folder.exists()

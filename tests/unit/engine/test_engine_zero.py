@@ -71,8 +71,18 @@ def test_the_dict_for_stage_0_leaves_clipping_to_the_engine():
 @pytest.mark.parametrize(
     ("spec", "dtype", "world", "messages"),
     [
-        (zero(0), "bfloat16", 1, [r"cluster\.zero\.stage=0 with model\.dtype=bfloat16 .* set cluster\.zero\.stage to"]),
-        (zero(2, optimizer="nvme", nvme_path="/d"), "float32", 1, [r"optimizer=nvme needs stage 3 and the stage is 2"]),
+        (
+            zero(0),
+            "bfloat16",
+            1,
+            [r"cluster\.zero\.stage=0 with model\.dtype=bfloat16 .* set cluster\.zero\.stage to"],
+        ),
+        (
+            zero(2, optimizer="nvme", nvme_path="/d"),
+            "float32",
+            1,
+            [r"optimizer=nvme needs stage 3 and the stage is 2"],
+        ),
         (zero(0), "float32", 1, []),
         (zero("auto"), "bfloat16", 1, []),
         (zero("auto"), "float32", 2, []),

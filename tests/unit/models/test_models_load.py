@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, T5Config
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaForSequenceClassification, T5Config
 
 from alpacafarm.errors import ArtifactError
 from alpacafarm.models import heads
@@ -12,7 +13,9 @@ from alpacafarm.spec.model import ArchitectureSpec
 from tests.unit.models import tiny
 
 
-def save(path: Path, *, architecture: str = "llama", pad: str | None = "<pad>", size: int | None = None, **changes) -> Path:
+def save(
+    path: Path, *, architecture: str = "llama", pad: str | None = "<pad>", size: int | None = None, **changes
+) -> Path:
     policy = tiny.policy(architecture, **changes)
     policy.save_pretrained(path)
     tiny.tokenizer(size=size or tiny.VOCABULARY, pad=pad).save_pretrained(path)
@@ -36,7 +39,7 @@ def test_a_missing_or_shared_pad_token_becomes_one_of_its_own_with_a_mean_row(tm
     tokenizer, policy = load_tokenizer(tmp_path), load_policy(tmp_path)
     assert tokenizer.pad_token_id == tiny.VOCABULARY
     assert policy.config.pad_token_id == policy.generation_config.pad_token_id == tiny.VOCABULARY
-    old = tiny.policy(tie_word_embeddings=tied)
+    old = tiny.policy(tie_word_embeddings=tied, pad_token_id=None)
     for new, before in (
         (policy.get_input_embeddings(), old.get_input_embeddings()),
         (policy.get_output_embeddings(), old.get_output_embeddings()),
@@ -96,7 +99,9 @@ def test_an_encoder_decoder_is_refused(tmp_path):
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):
-    with pytest.raises(ArtifactError, match=r"model\.path=.*no model can be loaded.*give a Hugging Face folder"):
+    with pytest.raises(
+        ArtifactError, match=r"model\.path=.*no model can be loaded.*give a Hugging Face folder"
+    ):
         load_policy(tmp_path)
 
 
@@ -129,7 +134,7 @@ def test_a_reward_model_has_the_policys_backbone_and_a_head_from_the_seed(tmp_pa
         torch.testing.assert_close(reward.base_model.state_dict()[name], weight)
     assert torch.equal(reward.score.weight, reward_from_policy(tmp_path, 3).score.weight)
     assert not torch.equal(reward.score.weight, reward_from_policy(tmp_path, 4).score.weight)
-    assert 0.5 < float(reward.score.weight.std()) * 17**0.5 < 1.5  # 1 / sqrt(H + 1), H = 16
+    assert 0.5 < float(reward.score.weight.detach().std()) * 17**0.5 < 1.5  # 1 / sqrt(H + 1), H = 16
     assert (reward.config.num_labels, reward.config.problem_type) == (1, "regression")
     assert reward.config.pad_token_id == tiny.PAD
 
@@ -140,8 +145,35 @@ def test_a_saved_reward_model_is_loaded_and_a_policy_is_not_one(tmp_path):
     reward.save_pretrained(tmp_path / "reward")
     tiny.tokenizer().save_pretrained(tmp_path / "reward")
     assert torch.equal(load_reward(tmp_path / "reward").score.weight, reward.score.weight)
-    with pytest.raises(ArtifactError, match=r"holds no reward model"):
+    with pytest.raises(
+        ArtifactError, match=r"lacks weights of LlamaForSequenceClassification: score\.weight"
+    ):
         load_reward(tmp_path / "policy")
+
+
+def test_a_classifier_with_several_labels_is_no_reward_model(tmp_path):
+    torch.manual_seed(0)
+    LlamaForSequenceClassification(tiny.config(num_labels=3)).save_pretrained(tmp_path)
+    tiny.tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(ArtifactError, match=r"3 labels instead of 1; give a sequence classifier"):
+        load_reward(tmp_path)
+
+
+def test_a_folder_that_lacks_weights_is_refused(tmp_path):
+    save(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ArtifactError, match=r"lacks weights of .*up_proj\.weight \(1 in all\)"):
+        load_policy(tmp_path)
+
+
+def test_a_damaged_weights_file_is_refused(tmp_path):
+    save(tmp_path)
+    whole = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(whole[:-10])
+    with pytest.raises(ArtifactError, match="no model can be loaded"):
+        load_policy(tmp_path)
 
 
 ARCHITECTURE = ArchitectureSpec(

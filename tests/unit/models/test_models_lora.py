@@ -115,7 +115,9 @@ def test_a_plain_export_of_an_actor_critic_is_its_policy(tmp_path, tied):
 
 def test_targets_that_are_embeddings_are_refused():
     for target in ("lm_head", "embed_tokens"):
-        with pytest.raises(SpecError, match=rf"model\.lora\.targets=\['{target}'\].*set model\.lora\.targets=all-linear"):
+        with pytest.raises(
+            SpecError, match=rf"model\.lora\.targets=\['{target}'\].*set model\.lora\.targets=all-linear"
+        ):
             apply_lora(LanguageModel(tiny.policy()), lora(targets=[target]), seed=0)
 
 

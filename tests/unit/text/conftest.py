@@ -2,7 +2,7 @@
 template."""
 
 import pytest
-from transformers import PreTrainedTokenizerFast
+from transformers import AddedToken, PreTrainedTokenizerFast
 
 from alpacafarm.text.train_tokenizer import train_tokenizer
 
@@ -35,6 +35,7 @@ def without_start(tokenizer) -> PreTrainedTokenizerFast:
 
 @pytest.fixture
 def chat(without_start) -> PreTrainedTokenizerFast:
-    without_start.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    markers = [AddedToken(text, special=True, normalized=False) for text in ("<|im_start|>", "<|im_end|>")]
+    without_start.add_tokens(markers, special_tokens=True)
     without_start.chat_template = CHATML
     return without_start

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 
 from alpacafarm.text.collate import Tokens
@@ -11,6 +13,7 @@ from alpacafarm.text.tokenise import (
     encode_responses,
     encode_rows,
     fit,
+    shorten,
     start_ids,
 )
 from alpacafarm.types import Example
@@ -136,3 +139,19 @@ def test_long_prompts_are_dropped_and_long_responses_cut_and_both_counted():
     assert fitted.rows == [rows[0], Tokens((1,), (5, 6, 7))]
     assert fitted.kept == [0, 2]
     assert (fitted.too_long_prompts, fitted.truncated_responses) == (2, 1)
+
+
+@pytest.mark.parametrize("limit", [3, 20, 33, 60, 99])
+def test_a_shortened_prompt_keeps_its_beginning_and_its_end(limit):
+    prompt_ids = tuple(range(60))
+    short = shorten(prompt_ids, limit)
+    assert len(short) == min(limit, 60)
+    assert short[0] == 0
+    assert short[-1] == 59
+    assert sum(b != a + 1 for a, b in itertools.pairwise(short)) == (limit < 60)  # one cut
+
+
+def test_a_shortened_prompt_still_opens_the_answer(tokenizer):
+    whole = encode_prompt(tokenizer, "alpaca", "word " * 200)
+    opening = tokenizer("### Response:", add_special_tokens=False)["input_ids"]
+    assert shorten(whole, 64)[-len(opening) :] == tuple(opening)

@@ -1,0 +1,100 @@
+"""Every YAML file of every group and every recipe composes, validates and gives a plan."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from alpacafarm import compose, lookup
+
+ROOT = Path(__file__).parents[2]
+CONF, RECIPES = ROOT / "conf", ROOT / "recipes"
+FILES = [
+    "data.sft={rows}",
+    "data.unlabeled={rows}",
+    "data.eval={rows}",
+    "data.preferences={pairs}",
+]
+NEEDS = {  # what a file leaves to the user, or only goes with
+    "model/path": ["model.path={model}"],
+    "data/files": [*FILES, "model=scratch", "feedback=human", "eval/judge=reward"],
+    "feedback/judge/recorded": ["feedback.judge.path={pairs}"],
+    "feedback/judge/reward": ["given.rm={model}"],
+    "eval/judge/recorded": ["eval.judge.path={pairs}"],
+    "recipe/own_data": FILES,
+}
+
+
+def files(group: str) -> list[Path]:
+    return sorted((RECIPES if group == "recipe" else CONF / group).glob("*.yaml"))
+
+
+GROUPS = sorted(p.parent.relative_to(CONF).as_posix() for p in CONF.glob("*/**/*.yaml"))
+CHOICES = [(g, p.stem) for g in dict.fromkeys([*GROUPS, "recipe"]) if g != "tuned" for p in files(g)]
+TUNED = [path.stem for path in files("tuned")]
+
+
+def test_there_are_groups_and_files():
+    expected = {"model", "data", "method", "feedback", "feedback/judge", "eval", "eval/judge", "cluster"}
+    assert {*expected, "debug", "recipe"} <= {group for group, _ in CHOICES}
+    assert len(CHOICES) >= 30
+    assert len(TUNED) >= 10
+
+
+@pytest.mark.parametrize(("group", "name"), CHOICES)
+def test_choice_composes_validates_and_plans(job, things, group, name):
+    method = [] if group in ("method", "recipe") else ["method=best_of_n"]
+    needs = [need.format(**things) for need in NEEDS.get(f"{group}/{name}", [])]
+    made = job(f"{group}={name}", *method, *needs, "store=store")
+    assert made.plan.stages
+    assert len({stage.key for stage in made.plan.stages}) == len(made.plan.stages)
+
+
+@pytest.mark.parametrize("stem", TUNED)
+def test_tuned_values_stand_over_the_published_ones(job, things, stem):
+    """`conf/tuned/<model>-<method>.yaml` is optional: a misspelt one would be passed over in silence."""
+    model, method = next(
+        (stem.removesuffix(f"-{name}"), name) for name in lookup.names("methods") if stem.endswith(f"-{name}")
+    )
+    tuned = yaml.safe_load((CONF / "tuned" / f"{stem}.yaml").read_text(encoding="utf-8"))
+    spec = job(f"method={method}", f"model={model}").spec.method.canonical()
+    written = {key: value_at(tuned, key) for key in compose.dotted(tuned)}
+    values = {key: v for key, v in written.items() if not isinstance(v, dict) and "${" not in str(v)}
+    assert written
+    assert {key: value_at(spec, key) for key in values} == values
+
+
+def value_at(node: dict, dotted: str) -> object:
+    for part in dotted.split("."):
+        node = node[part]
+    return node
+
+
+@pytest.mark.parametrize("method", lookup.names("methods"))
+def test_a_saved_spec_fed_back_is_the_same_run(job, tmp_path, method):
+    made = job(f"method={method}", "seed=7", "store=somewhere")
+    path = tmp_path / "spec.json"
+    path.write_text(made.spec.model_dump_json(indent=1))
+    again = job(f"spec={path}")
+    assert again.spec == made.spec
+    assert [s.key for s in again.plan.stages] == [s.key for s in made.plan.stages]
+
+
+@pytest.mark.parametrize("key", ["kl_coef", "method.kl_coef"])
+def test_either_kl_coef_changes_a_saved_spec(job, tmp_path, key):
+    path = tmp_path / "spec.json"
+    path.write_text(job("method=ppo", "kl_coef=0.5").spec.model_dump_json())
+    spec = job(f"spec={path}", f"{key}=0.25").spec
+    assert (spec.kl_coef, spec.method.kl_coef) == (0.25, 0.25)
+
+
+def test_methods_with_a_kl_penalty_give_their_default(job):
+    assert job("method=ppo").spec.kl_coef == 0.0067
+    assert job("method=sft").spec.kl_coef is None
+
+
+@pytest.mark.parametrize("method", lookup.names("methods"))
+def test_machine_settings_are_in_no_key(job, method):
+    keys = [s.key for s in job(f"method={method}").plan.stages]
+    machine = ["cluster=local_2proc", "cluster.micro_batch=3", "cluster.engine=deepspeed", "store=elsewhere"]
+    assert [s.key for s in job(f"method={method}", *machine, "name=other").plan.stages] == keys

@@ -1,0 +1,304 @@
+"""Wrong command lines and what must be said of them."""
+
+from dataclasses import dataclass
+
+METHODS = r"known: best_of_n, .*ppo, .*sft"
+FILES = "data=files model=scratch data.sft={rows} data.unlabeled={rows} data.eval={rows}"
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A command line, and what each line of the message must say, in order."""
+
+    overrides: str  # {names} are paths of the fixture `things`
+    lines: tuple[str, ...]
+
+
+def wrong(overrides: str, *lines: str) -> Wrong:
+    return Wrong(overrides, lines)
+
+
+TABLE = [
+    # Keys
+    wrong("method=sft sead=1", r"^sead=1: there is no such key; did you mean seed\?; `--cfg job` prints all"),
+    wrong(
+        "method=ppo method.clib=0.1", r"^method\.clib=0\.1: there is no such key; did you mean method\.clip\?"
+    ),
+    wrong(
+        "method=ppo +method.clib=0.1", r"^method\.clib=0\.1: .*did you mean clip\?; known: .*clip.*kl_coef"
+    ),
+    wrong(
+        "method=sft +data.kinds=x",
+        r"^data\.kinds=x: there is no such key; did you mean kind\?; known: eval, kind",
+    ),
+    wrong("method=sft ~method.epochs", r"^method\.epochs is missing: .*set method\.epochs=VALUE"),
+    wrong(
+        "method=sft ~cluster.zero.stage",
+        r"^cluster\.zero\.stage is missing: .*set cluster\.zero\.stage=VALUE",
+    ),
+    wrong("method=sft judge=reward", r"^judge=reward: there is no such key; "),
+    # Names
+    wrong("", rf"^method is missing: every run has one; set method=NAME, {METHODS}"),
+    wrong("method=ppu", rf"^method=ppu: there is no such method; did you mean ppo\?; {METHODS}"),
+    wrong(
+        "method=sft method.name=stf",
+        rf"^method\.name=stf: there is no such method; did you mean sft\?; {METHODS}",
+    ),
+    wrong(
+        "method=ppo upstream.rm.name=rmm",
+        rf"^upstream\.rm\.name=rmm: there is no such method; did you mean rm\?; {METHODS}",
+    ),
+    wrong(
+        "method=sft feedback=sym",
+        r"^feedback=sym: there is no such feedback; did you mean sim\?; known: human, .*sim",
+    ),
+    wrong("method=sft eval=winrat", r"^eval=winrat: .* did you mean winrate\?; known: none, .*winrate"),
+    wrong("method=sft model=word", r"^model=word: .* did you mean world\?; known: llama-3\.2-1b, .*world"),
+    wrong(
+        "method=sft cluster=slrum", r"^cluster=slrum: there is no such cluster; .*known: local, local_2proc"
+    ),
+    wrong("recipe=smok", r"^recipe=smok: .* did you mean smoke\?; known: .*smoke"),
+    wrong(
+        "method=ppo feedback/judge=wold",
+        r"^feedback/judge=wold: .* did you mean world\?; known: human, .*world",
+    ),
+    wrong("method=sft data.kind=file", r"^data\.kind=file: must be world or files; set data\.kind=files"),
+    wrong("method=sft action=dance", r"^action=dance: must be run, plan or status; set action=run"),
+    wrong("method=sft action=pln", r"^action=pln: must be run, plan or status; set action=plan"),
+    wrong(
+        "method=sft method.optim.schedule=linea",
+        r"^method\.optim\.schedule=linea: must be cosine, linear or constant; set method\..*=linear",
+    ),
+    # Values
+    wrong("method=sft seed=-1", r"^seed=-1: must be at least 0; set seed=0 or more"),
+    wrong("method=sft seed=abc", r"^seed=abc: must be a whole number; set seed=1, for example"),
+    wrong("method=sft name=''", r"^name='': must be a text that is not empty; set name=NAME"),
+    wrong("method=sft name=3", r"^name=3: must be a text; put it in quotes: 'name=\"3\"'"),
+    wrong(
+        "method=sft method.optim.lr=-1e-5",
+        r"^method\.optim\.lr=-1e-05: must be at least 0; set method\.optim\.lr=0 or more",
+    ),
+    wrong(
+        "method=sft method.optim.batch_size=0",
+        r"^method\.optim\.batch_size=0: must be at least 1; set method",
+    ),
+    wrong(
+        "method=sft method.optim.batch_size=1.5",
+        r"^method\.optim\.batch_size=1\.5: must be a whole number; set method",
+    ),
+    wrong(
+        "method=sft method.optim.batch_size=many",
+        r"^method\.optim\.batch_size=many: must be a whole number; set method",
+    ),
+    wrong("method=sft method.optim=3", r"^method\.optim=3: must be a group of keys; set its keys one by one"),
+    wrong(
+        "method=sft upstream.base.optim.lr=x",
+        r"^upstream\.base\.optim\.lr=x: must be a number; set upstream\.base\.optim",
+    ),
+    wrong("method=ppo method.steps=0", r"^method\.steps=0: must be at least 1; set method\.steps=1 or more"),
+    wrong("method=ppo method.clip=2", r"^method\.clip=2: must be less than 1; set method\.clip below 1"),
+    wrong(
+        "method=ppo method.value_clip=0",
+        r"^method\.value_clip=0: must be greater than 0; set method\.value_clip above 0",
+    ),
+    wrong(
+        "method=ppo method.whiten_rewards=1",
+        r"^method\.whiten_rewards=1: must be true or false; set method\.whiten_rewards=true",
+    ),
+    wrong(
+        "method=ppo feedback.flip_probability=0.7",
+        r"^feedback\.flip_probability=0\.7: must be at most 0\.5; set feedback",
+    ),
+    wrong("method=sft data.eval=900", r"^data\.eval=900: must be at most 805; set data\.eval=805 or less"),
+    wrong(
+        "method=sft cluster.processes=0",
+        r"^cluster\.processes=0: must be at least 1 or auto; set cluster\.processes=1 or more",
+    ),
+    wrong(
+        "method=sft cluster.processes=few",
+        r"^cluster\.processes=few: must be a whole number or auto; set cluster\.processes=1",
+    ),
+    # kl_coef
+    wrong(
+        "method=sft kl_coef=0.1",
+        r"^kl_coef=0\.1: method=sft has no KL penalty; leave kl_coef out or choose .*: .*ppo",
+    ),
+    wrong(
+        "method=best_of_n kl_coef=0.1",
+        r"^kl_coef=0\.1: method=best_of_n has no KL penalty; leave kl_coef out",
+    ),
+    wrong("method=ppo kl_coef=-1", r"^kl_coef=-1: must be at least 0; set kl_coef=0 or more"),
+    wrong("method=ppo kl_coef=high", r"^kl_coef=high: must be a number; set kl_coef=0\.1, for example"),
+    wrong("method=ppo method.kl_coef=-1", r"^kl_coef=-1: must be at least 0; set kl_coef=0 or more"),
+    # Two values that do not go together
+    wrong(
+        "method=ppo method.rollouts_per_step=100",
+        r"^method\.rollouts_per_step=100: must be a multiple of method\.optim\.batch_size=64; "
+        r"set method\.rollouts_per_step=64",
+    ),
+    wrong(
+        "method=ppo method.sampling.top_p=0.9",
+        r"^method\.sampling\.top_p=0\.9: kl_coef=0\.0067, and .* set method\.sampling\.top_p=1\.0 .* kl_coef",
+    ),
+    wrong(
+        "method=ppo method.sampling.top_k=50",
+        r"^method\.sampling\.top_k=50: kl_coef=0\.0067, and .* or kl_coef=0",
+    ),
+    wrong(
+        "method=ppo method.sampling.max_new_tokens=500",
+        r"^method\.sampling\.max_new_tokens=500: must be at most model\.max_response_tokens=96; set .*=96 or",
+    ),
+    wrong(
+        "method=ppo feedback.sampling.max_new_tokens=97",
+        r"^feedback\.sampling\.max_new_tokens=97: must be at most",
+    ),
+    wrong(
+        "method=sft eval.sampling.max_new_tokens=97", r"^eval\.sampling\.max_new_tokens=97: must be at most"
+    ),
+    wrong(
+        "method=sft model.architecture.hidden_size=100",
+        r"^model\.architecture\.hidden_size=100: .*2 \* model\.architecture\.heads = 8 .*set .*hidden_size=96",
+    ),
+    wrong(
+        "method=sft model.architecture.max_positions=100",
+        r"^model\.architecture\.max_positions=100: must be at least model\.max_prompt_tokens \+ "
+        r"model\.max_response_tokens = 192; set model\.architecture\.max_positions=192",
+    ),
+    wrong(
+        "method=sft model.path=x/y",
+        r"^model\.path=x/y: model\.architecture=\{\.\.\.\}, and exactly one .*; choose model=path",
+    ),
+    wrong(
+        "method=sft model.architecture=null",
+        r"^model\.path=null: model\.architecture=null, and exactly one .*; choose",
+    ),
+    wrong(
+        "method=sft cluster.processes=2 method.optim.batch_size=1",
+        r"^method\.optim\.batch_size=1: must be at least cluster\.processes=2, .* set .*batch_size=2 or more",
+    ),
+    wrong(
+        "method=rm eval=winrate",
+        r"^eval=winrate: it needs outputs, and method=rm makes a reward artifact; set eval=none",
+    ),
+    wrong("method=rm eval.sft_draws=2", r"^eval=winrate: it needs outputs, and method=rm makes"),
+    wrong(
+        "method=ppo feedback/judge=reward",
+        r"^feedback\.judge\.kind=reward: given\.rm=null, and .*; set given\.rm to",
+    ),
+    # Machines
+    wrong(
+        "method=sft cluster.zero.stage=0 model.dtype=bfloat16",
+        r"^cluster\.zero\.stage=0 with model\.dtype=bfloat16 .*; set",
+    ),
+    wrong(
+        "method=sft cluster.zero.stage=2 cluster.zero.offload.parameters=cpu",
+        r"^cluster\.zero\.offload\.parameters=cpu needs stage 3 and .* set cluster\.zero\.stage=3 or",
+    ),
+    wrong(
+        "method=sft cluster.zero.stage=3 cluster.zero.offload.parameters=nvme",
+        r"^cluster\.zero\.offload\.nvme_path=null .*; set cluster\.zero\.offload\.nvme_path to a folder",
+    ),
+    wrong(
+        "method=sft cluster.launcher=moon:Base",
+        r"^cluster\.launcher=moon:Base cannot be loaded .* such as launchers\.local:",
+    ),
+    wrong(
+        "method=sft cluster.launcher=launchers.local:Lokal",
+        r"^cluster\.launcher=launchers\.local:Lokal cannot be loaded",
+    ),
+    # Files and folders
+    wrong("method=sft model=path", r"^model\.path is missing: a value is required; set model\.path=VALUE"),
+    wrong(
+        "method=sft model=path model.path={nothing}",
+        r"^model\.path=/.*nothing: there is no such folder .*; set model\.path to",
+    ),
+    wrong(
+        "method=sft model=path model.path={empty}",
+        r"^model\.path=/.*empty: .*neither config\.json nor .*; set model\.path to",
+    ),
+    wrong(
+        "method=ppo given.sft={nothing}",
+        r"^given\.sft=/.*nothing: there is no such folder .*; set given\.sft to a folder",
+    ),
+    wrong(
+        "method=ppo given.rm={empty}", r"^given\.rm=/.*empty: .*neither config\.json nor .*; set given\.rm to"
+    ),
+    wrong(
+        "method=rm given.pairs={nothing}",
+        r"^given\.pairs=/.*nothing: there is no such file; set given\.pairs to",
+    ),
+    wrong(
+        "method=sft given.sft={model}",
+        r"^given\.sft=/.*model: method=sft would make it, .*; leave given\.sft out or",
+    ),
+    wrong(
+        "method=sft data=files model=scratch eval=none",
+        r"^data\.sft=null: the plan needs the sft split; set data\.sft to",
+    ),
+    wrong(
+        f"method=sft {FILES} data.sft={{nothing}} eval=none",
+        r"^data\.sft=/.*nothing: there is no such file; set data\.sft to",
+    ),
+    wrong(
+        f"method=sft {FILES} model=world feedback=human",
+        r"^model\.name=world: data\.kind=files, and .*; set model=scratch",
+    ),
+    wrong(
+        f"method=sft {FILES} eval/judge=world",
+        r"^eval\.judge\.kind=world: .*data=world, and this run has others; set eval/judge=",
+    ),
+    wrong(
+        f"method=rm {FILES}",
+        r"^feedback\.judge\.kind=world: .* set feedback/judge=reward or .*",
+    ),
+    wrong(
+        f"method=rm {FILES} feedback=human",
+        r"^feedback=human .*data\.preferences=null: name a file .*data\.preferences or given\.pairs",
+    ),
+    wrong(
+        f"method=sft {FILES} eval/judge=recorded eval.judge.path={{pairs}} eval.gold=true",
+        r"^eval\.gold=true: only the embedded world's .*; set eval\.gold=null or",
+    ),
+    # Saved specs
+    wrong(
+        "spec={nothing}",
+        r"^spec=/.*nothing: cannot be read as JSON \(.*No such file.*\); name the spec\.json of a run",
+    ),
+    wrong(
+        "spec={text}", r"^spec=/.*text\.txt: cannot be read as JSON .*; name the spec\.json of a run folder"
+    ),
+    wrong(
+        "spec={list}", r"^spec=/.*list\.json: must hold one JSON object; name the spec\.json of a run folder"
+    ),
+    wrong(
+        "spec={text} method=sft cluster=local",
+        r"^spec=/.*: a saved spec has its groups already; leave method=sft, cluster=local out",
+    ),
+    # Hydra's grammar
+    wrong("method=sft seed=[1", r"^seed=\[1: cannot be read .*; write KEY=VALUE"),
+    wrong("method=sft seed=1,2", r"^Ambiguous value for argument 'seed=1,2'; .*add --multirun"),
+    wrong("method=sft name=${{nmae}}", r"^name: Interpolation key 'nmae' not found; `--cfg job` prints"),
+    # Several at once
+    wrong("method=sft seed=-1 method.epochs=0", r"^seed=-1: ", r"^method\.epochs=0: "),
+    wrong("method=sft kl_coef=0.1 seed=-1 sead=2", r"^sead=2: ", r"^kl_coef=0\.1: method=sft", r"^seed=-1: "),
+    wrong("method=sft sead=1 metod=ppo", r"^sead=1: .*mean seed", r"^metod=ppo: .*mean method"),
+    wrong("method=ppo given.sft={nothing} given.rm={empty}", r"^given\.sft=", r"^given\.rm="),
+    wrong(
+        "method=ppo data=files model=scratch eval=none given.pairs={pairs}",
+        r"^data\.sft=null: ",
+        r"^data\.unlabeled=null: ",
+    ),
+    wrong(
+        "method=ppo given.sft={nothing} cluster.zero.stage=0 model.dtype=bfloat16 cluster.launcher=moon:Base",
+        r"^given\.sft=",
+        r"^cluster\.zero\.stage=0",
+        r"^cluster\.launcher=moon:Base",
+    ),
+    wrong("-m method=sft seed=1,-1,-2", r"^seed=-1: must be at least 0", r"^seed=-2: must be at least 0"),
+    wrong(
+        "-m method=sft,ppo kl_coef=0.1,-1",
+        r"^kl_coef=0\.1: method=sft",
+        r"^kl_coef=-1: method=sft",
+        r"^kl_coef=-1: must",
+    ),
+]
