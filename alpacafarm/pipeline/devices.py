@@ -14,7 +14,8 @@ def process_count(spec: RunSpec) -> int:
     Raises SpecError where the engine cannot do what the rest of the spec asks.
     """
     world = spec.cluster.processes if isinstance(spec.cluster.processes, int) else max(1, visible_gpus())
-    problems = refusals(spec.cluster, spec.model, world)
+    problems = [f"{p.key}={p.value}: {p.text}" for p in spec.batch_problems(world)]
+    problems += refusals(spec.cluster, spec.model, world)
     if problems:
         raise SpecError("\n".join(problems))
     return world

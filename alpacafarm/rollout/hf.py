@@ -5,8 +5,7 @@ of short rows: prompts of like length share a batch, the key-value cache is writ
 ended leave the batch, and each row has its own random stream (`draw`).
 """
 
-# Shapes: B rows of a batch, L positions of its longest prompt, T new tokens, A rows still alive, V
-# vocabulary.
+# Shapes: B rows, L positions of the prompts, T new tokens, C = L + T, A rows still in the batch, V tokens.
 
 from __future__ import annotations
 

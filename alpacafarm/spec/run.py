@@ -87,7 +87,7 @@ class RunSpec(Strict):
             *self._sampling_problems(),
             *self._judge_problems(),
             *self._data_problems(),
-            *self._batch_problems(),
+            *(self.batch_problems(self.cluster.processes) if self.cluster.processes != "auto" else ()),
         ]
         if problems:
             refuse(*problems)
@@ -139,10 +139,8 @@ class RunSpec(Strict):
         )
         return [Problem("model.name", "world", text)]
 
-    def _batch_problems(self) -> list[Problem]:
-        world = self.cluster.processes
-        if not isinstance(world, int):
-            return []
+    def batch_problems(self, world: int) -> list[Problem]:
+        """Batches that cannot be shared out among `world` processes."""
         problems = []
         roles = {"method": self.method, **{f"upstream.{role}": spec for role, spec in self.upstream.items()}}
         for path, spec in roles.items():
@@ -154,4 +152,14 @@ class RunSpec(Strict):
                     f"set {key}={world} or more"
                 )
                 problems.append(Problem(key, batch, text))
+        if isinstance(rollouts := getattr(self.method, "rollouts_per_step", None), int):
+            batch = getattr(getattr(self.method, "optim", None), "batch_size", world)
+            counts = {"rollouts_per_step": rollouts, "optim.batch_size": batch}
+            for name, count in counts.items():
+                if count % world:
+                    text = (
+                        f"must be a multiple of the number of processes, {world}, so that each samples as many; "
+                        f"set method.{name}={max(1, count // world) * world} or change cluster.processes"
+                    )
+                    problems.append(Problem(f"method.{name}", count, text))
         return problems

@@ -22,6 +22,7 @@ ALPACA_WITHOUT_INPUT = (
 )
 SHORT_WITH_INPUT = "Instruction: {instruction}\nInput: {input}\nAnswer:"
 SHORT_WITHOUT_INPUT = "Instruction: {instruction}\nAnswer:"
+STAND_IN = "THE WORDS OF THE USER"
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,9 @@ def _chat(tokenizer: Any, words: str) -> Prompt:
             "model.prompt=chat needs a tokenizer with a chat template, and this one has none; "
             "set model.prompt to alpaca or short, or model.path to a chat model"
         )
-    stand_in = "STAND-IN"
-    while stand_in in words:
-        stand_in += "-IN"
-    before, _, after = _render(tokenizer, stand_in).partition(stand_in)
+    before, found, after = _render(tokenizer, STAND_IN).partition(STAND_IN)
     rendered = _render(tokenizer, words)
-    if stand_in in after or not (rendered.startswith(before) and rendered.endswith(after)):
+    if not (found and rendered.startswith(before) and rendered.endswith(after)):
         raise ValueError(
             "model.prompt=chat: the tokenizer's chat template does not put the user's words in one place; "
             "set model.prompt to alpaca or short"

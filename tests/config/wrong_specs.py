@@ -157,7 +157,7 @@ TABLE = [
     ),
     wrong(
         "method=sft model.architecture.hidden_size=100",
-        r"^model\.architecture\.hidden_size=100: .*2 \* model\.architecture\.heads = 8 .*set .*hidden_size=96",
+        r"^model\.architecture\.hidden_size=100: .*2 \* model\.architecture\.heads = 8 .*set .*size=96",
     ),
     wrong(
         "method=sft model.architecture.max_positions=100",

@@ -9,7 +9,8 @@ import pytest
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 needs_data = pytest.mark.skipif(
-    not (DATA / "make_rows.py").is_file(), reason="AlpacaEval's outputs and annotations are not beside the checkout"
+    not (DATA / "make_rows.py").is_file(),
+    reason="AlpacaEval's outputs and annotations are not beside the checkout",
 )
 SMALL = [
     "model.architecture={vocab_size: 512, hidden_size: 32, layers: 2, heads: 2, ff_size: 64, max_positions: 256}",
@@ -38,7 +39,11 @@ def test_own_data_recipe_runs_on_real_text_with_recorded_preferences(tmp_path: P
     sft, pairs = thinned(rows / "sft.jsonl", 400), thinned(rows / "preferences.jsonl", 300)
     command = [sys.executable, "-m", "alpacafarm.run", "recipe=own_data", *SMALL]
     command += [f"data.sft={sft}", f"data.unlabeled={sft}", f"data.preferences={pairs}"]
-    command += [f"data.eval={rows / 'eval.json'}", f"store={tmp_path / 'store'}", f"hydra.run.dir={tmp_path / 'run'}"]
+    command += [
+        f"data.eval={rows / 'eval.json'}",
+        f"store={tmp_path / 'store'}",
+        f"hydra.run.dir={tmp_path / 'run'}",
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads((tmp_path / "run" / "result.json").read_text())

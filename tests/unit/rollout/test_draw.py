@@ -34,6 +34,7 @@ def test_streams_are_splitmix64_started_from_the_mixed_seed():
 
 def test_seeds_count_modulo_two_to_the_64():
     assert torch.equal(uniforms([-1, 5], 4), uniforms([2**64 - 1, 5 + 2**64], 4))
+    assert not torch.equal(uniforms([5], 4), uniforms([5 + 2**63], 4))
 
 
 def test_a_stream_does_not_depend_on_its_neighbours_or_its_length():

@@ -1,6 +1,6 @@
 import pytest
 
-from alpacafarm.text.prompts import prompt
+from alpacafarm.text.prompts import STAND_IN, prompt
 
 ALPACA_WITH_INPUT = """\
 Below is an instruction that describes a task, paired with an input that provides further context. \
@@ -56,7 +56,7 @@ def test_chat_leaves_out_a_blank_input_and_lets_the_template_trim(chat):
 
 
 @pytest.mark.parametrize(
-    "words", ["STAND-IN", "is STAND-IN-IN or STAND-IN?", "user", "assistant", "<|im_end|>", ""]
+    "words", [STAND_IN, f"is {STAND_IN} or {STAND_IN}?", "user", "assistant", "<|im_end|>", ""]
 )
 def test_chat_finds_the_users_words_whatever_they_are(chat, words):
     found = prompt("chat", words, "", chat)
@@ -75,9 +75,12 @@ def test_chat_without_a_template_names_the_knob_and_a_way_out(tokenizer):
         prompt("chat", "Add.", "", tokenizer)
 
 
-def test_a_template_that_repeats_the_users_words_is_refused(tokenizer):
-    tokenizer.chat_template = (
-        "{% for m in messages %}{{ m['content'] }} Again: {{ m['content'] }}{% endfor %}"
-    )
+TWICE = "{% for m in messages %}{{ m['content'] }} Again: {{ m['content'] }}{% endfor %}"
+NEVER = "{% for m in messages %}{{ m['role'] }} wrote{% endfor %}"
+
+
+@pytest.mark.parametrize("template", [TWICE, NEVER])
+def test_a_template_that_repeats_or_loses_the_users_words_is_refused(tokenizer, template):
+    tokenizer.chat_template = template
     with pytest.raises(ValueError, match=r"does not put the user's words in one place; set model\.prompt"):
         prompt("chat", "Add.", "", tokenizer)

@@ -1,0 +1,27 @@
+"""A store for the whole session: what one test has made, the others start from."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.runs import farm
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture
+def perform(store, tmp_path) -> Callable[..., farm.Ran]:
+    """A tiny run of a method, on one plain process unless the overrides say otherwise."""
+    numbers = iter(range(100))
+
+    def performed(method: str, *overrides: str, world: bool = True) -> farm.Ran:
+        asked = farm.tiny(
+            method, "cluster.engine=plain", "cluster.processes=1", f"store={store}", world=world
+        )
+        return farm.perform(tmp_path / f"run{next(numbers)}", [*asked, *overrides])
+
+    return performed

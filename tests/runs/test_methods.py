@@ -1,0 +1,173 @@
+"""Every method on every kind of feedback, from nothing to `result.json`."""
+
+import json
+import math
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+from tests.runs import farm
+
+METHODS = ["sft", "rm", "ppo", "best_of_n"]
+RATE = {"win_rate", "standard_error"}
+KEYS = {
+    "": "name method feedback model data seed kl_coef eval vs_sft gold reward_model_score kl_to_sft stages outputs "
+    "policy judge_calls price_usd seconds version",
+    "eval": "win_rate standard_error length_controlled_win_rate n_total n_wins n_wins_base n_draws avg_length judge "
+    "reference",
+    "gold": "win_rate standard_error score vs_sft null",
+    "stages": "name key kind state seconds folder",
+}
+
+
+def keys(part: str) -> set[str]:
+    return set(KEYS[part].split())
+
+
+@pytest.mark.parametrize("feedback", ["sim", "human"])
+@pytest.mark.parametrize("method", METHODS)
+def test_result_has_the_keys_and_the_artifacts_load(perform, method, feedback):
+    ran = perform(method, f"feedback={feedback}")
+    result = ran.result
+    assert set(result) == keys("")
+    assert all(set(stage) == keys("stages") for stage in result["stages"])
+    assert (result["method"], result["model"], result["data"], result["seed"]) == (
+        method,
+        "world",
+        "world",
+        42,
+    )
+    assert result["feedback"] == (None if method == "sft" else feedback)
+    assert result["kl_coef"] == (0.0067 if method == "ppo" else None)
+    assert {"spec.json", "report.html"} <= {path.name for path in ran.folder.iterdir()}
+    if method == "rm":
+        assert (result["eval"], result["vs_sft"], result["gold"], result["outputs"], result["policy"]) == (
+            None,
+        ) * 5
+        model = AutoModelForSequenceClassification.from_pretrained(ran.artifact("rm") / "model")
+        assert model.config.num_labels == 1
+        return
+    assert set(result["eval"]) == keys("eval")
+    assert set(result["gold"]) == keys("gold")
+    assert result["eval"]["n_total"] == 16
+    assert result["eval"]["n_wins"] + result["eval"]["n_wins_base"] + result["eval"]["n_draws"] == 16
+    outputs = json.loads(open(result["outputs"]).read())
+    assert len(outputs) == 16
+    assert all({"instruction", "input", "output", "generator", "dataset"} <= set(row) for row in outputs)
+    if method == "best_of_n":
+        assert result["policy"] is None
+        return
+    model = AutoModelForCausalLM.from_pretrained(result["policy"])
+    ids = AutoTokenizer.from_pretrained(result["policy"])("Say hello.", return_tensors="pt").input_ids
+    assert torch.isfinite(model(ids).logits).all()
+
+
+@pytest.mark.parametrize("method", ["ppo", "best_of_n"])
+def test_methods_that_leave_the_sft_model_are_measured_against_it(perform, method):
+    result = perform(method).result
+    assert set(result["vs_sft"]) == RATE
+    assert set(result["gold"]["vs_sft"]) == set(result["gold"]["null"]) == RATE
+    assert result["kl_to_sft"] > 0 if method == "best_of_n" else math.isfinite(result["kl_to_sft"])
+    assert math.isfinite(result["reward_model_score"])
+
+
+def test_sft_has_nothing_to_be_measured_against(perform):
+    result = perform("sft").result
+    assert result["vs_sft"] is None
+    assert result["gold"]["vs_sft"] is result["gold"]["null"] is None
+    assert result["kl_to_sft"] is result["reward_model_score"] is None
+
+
+def test_transformers_scores_as_we_do(perform):
+    """The exported reward model, without any of our code, gives the mean score that the run reports."""
+    ran = perform("best_of_n")
+    model = AutoModelForSequenceClassification.from_pretrained(ran.artifact("rm") / "model")
+    eos = [model.config.eos_token_id] if ran.facts("rm")["end_with_eos"] else []
+    scores = []
+    for line in (ran.artifact("best_of_n") / "tokens.jsonl").read_text().splitlines():
+        prompt, response = json.loads(line)
+        ended = response[-1:] == [model.config.eos_token_id]
+        ids = prompt + response + ([] if ended else eos)
+        with torch.no_grad():
+            scores.append(model(torch.tensor([ids])).logits.item())
+    assert sum(scores) / len(scores) == pytest.approx(ran.result["reward_model_score"], abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["base", "sft"])
+def test_loss_falls(perform, name):
+    lines = (perform("sft").artifact(name) / "log.jsonl").read_text().splitlines()
+    losses = [json.loads(line)["loss"] for line in lines]
+    assert losses[-1] < losses[0]
+
+
+def test_logs_have_the_fixed_names(perform):
+    ran = perform("ppo")
+    sft, ppo = (
+        json.loads((ran.artifact(name) / "log.jsonl").read_text().splitlines()[0]) for name in ("sft", "ppo")
+    )
+    assert {"step", "loss", "lr", "grad_norm"} <= set(sft)
+    fixed = {"step", "loss", "lr", "grad_norm", "kl", "reward/mean", "entropy", "response_tokens/mean"}
+    assert fixed <= set(ppo)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_second_run_makes_nothing(perform, method):
+    first, second = perform(method), perform(method)
+    assert set(second.states.values()) == {"reused"}
+    assert second.keys == first.keys
+    assert second.result["judge_calls"] == 0
+    assert second.result["eval"] == first.result["eval"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_spec_of_a_run_repeats_it(perform, tmp_path, method):
+    first = perform(method)
+    again = farm.perform(tmp_path / "again", [f"spec={first.folder / 'spec.json'}"])
+    assert again.keys == first.keys
+    assert set(again.states.values()) == {"reused"}
+    assert (again.folder / "spec.json").read_text() == (first.folder / "spec.json").read_text()
+
+
+def test_other_kl_coef_trains_only_ppo_anew(perform):
+    first, second = perform("ppo"), perform("ppo", "kl_coef=0.1")
+    assert {name for name, key in second.keys.items() if key != first.keys[name]} == {
+        "ppo",
+        "decode policy",
+        "compare",
+    }
+    assert second.states["sft"] == second.states["rm"] == "reused"
+
+
+def test_other_seed_shares_the_rows_alone(perform):
+    first, second = perform("sft"), perform("sft", "seed=7")
+    shared = {name for name, key in second.keys.items() if key == first.keys[name]}
+    assert shared == {"rows pretrain", "rows sft", "rows eval"}
+
+
+def test_deepspeed_from_the_shell_trains_like_plain(perform, store, tmp_path):
+    """The same losses in every step of every stage, to the precision that two implementations of Adam share."""
+    plain = perform("ppo")
+    asked = farm.tiny("ppo", "cluster.engine=deepspeed", "cluster.processes=1", f"store={tmp_path / 'store'}")
+    deepspeed = farm.by_command(tmp_path / "deepspeed", asked)
+    assert deepspeed.keys == plain.keys
+    assert set(deepspeed.states.values()) == {"made"}
+    for name in ("base", "sft"):
+        ours, theirs = (
+            [json.loads(line) for line in (ran.artifact(name) / "log.jsonl").read_text().splitlines()]
+            for ran in (plain, deepspeed)
+        )
+        assert [row["loss"] for row in theirs] == pytest.approx([row["loss"] for row in ours], abs=1e-4)
+
+
+def test_two_processes_train_as_one(perform, tmp_path):
+    one = perform("sft", "eval=none")
+    asked = farm.tiny("sft", "cluster=local_2proc", f"store={tmp_path / 'store'}")
+    two = farm.by_command(tmp_path / "two", [*asked, "eval=none"])
+    assert two.keys == one.keys
+    for name in ("base", "sft"):
+        losses = [
+            [json.loads(line)["loss"] for line in (ran.artifact(name) / "log.jsonl").read_text().splitlines()]
+            for ran in (one, two)
+        ]
+        assert losses[1] == pytest.approx(losses[0], abs=1e-5)

@@ -1,0 +1,113 @@
+"""Killed anywhere and started again, a run ends with the same bits; two runs at once make each stage once."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import time
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+
+from tests.runs import farm
+
+# Every process is a fresh one that has imported the slow libraries and done nothing with them.
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(
+    [
+        "transformers.models.llama.modeling_llama",
+        "transformers.loss.loss_utils",
+        "alpacafarm.engine.plain",
+        "alpacafarm.models.heads",
+        "alpacafarm.models.load",
+        "alpacafarm.rollout.hf",
+        "alpacafarm.training.rollouts",
+        "tests.runs.farm",
+    ]
+)
+TIMEOUT_S = 300
+PLAIN = ("cluster.engine=plain", "cluster.processes=1", "cluster.checkpoint_every_s=1e-6")
+
+
+def ended(process: BaseProcess) -> int | None:
+    process.join(TIMEOUT_S)
+    assert not process.is_alive()
+    return process.exitcode
+
+
+def test_killed_at_every_point_ends_with_the_bits_of_an_undisturbed_run(perform, tmp_path):
+    undisturbed = perform("ppo", "method.steps=4")
+    asked = [*farm.tiny("ppo", *PLAIN, f"store={tmp_path / 'store'}"), "method.steps=4"]
+    survived = tmp_path / "survived"
+    kills = 0
+    while True:
+        process = SERVER.Process(target=farm.perform_until, args=(tmp_path / "run", asked, survived))
+        process.start()
+        code = ended(process)
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL
+        kills += 1
+        assert kills < 50
+    points = survived.read_text().splitlines()
+    trained, sampled = ["base", "sft", "rm", "ppo"], ["sample pairs", "decode policy", "decode sft"]
+    assert [p for p in points if p.endswith("checkpoint")] == [f"{name}: checkpoint" for name in trained]
+    assert {f"{name}: publish" for name in undisturbed.keys} <= set(points)
+    assert len([p for p in points if p.endswith("shard")]) >= len(sampled)
+    assert kills == len(points)
+    killed = farm.read(tmp_path / "run")
+    assert killed.keys == undisturbed.keys
+    assert killed.hashes() == undisturbed.hashes()
+    for part in ("eval", "vs_sft", "gold", "kl_to_sft", "reward_model_score"):
+        assert killed.result[part] == undisturbed.result[part]
+
+
+def test_two_runs_at_once_make_each_stage_once(tmp_path):
+    asked = farm.tiny("best_of_n", *PLAIN, f"store={tmp_path / 'store'}")
+    folders = [tmp_path / "one", tmp_path / "two"]
+    processes = [SERVER.Process(target=farm.perform, args=(folder, asked)) for folder in folders]
+    for process in processes:
+        process.start()
+    assert [ended(process) for process in processes] == [0, 0]
+    one, two = map(farm.read, folders)
+    assert one.keys == two.keys
+    for name in one.keys:
+        assert sorted([one.states[name], two.states[name]]) == ["made", "reused"]
+    assert one.result["eval"] == two.result["eval"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_interrupted_command_says_so_and_goes_on(tmp_path, number):
+    """On two processes: none of them is left behind."""
+    asked = farm.tiny("sft", "cluster=local_2proc", f"store={tmp_path / 'store'}")
+    asked += ["eval=none", "upstream.base.epochs=400", f"hydra.run.dir={tmp_path / 'run'}"]
+    process = subprocess.Popen(
+        farm.command(*asked), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    log = wait_for(tmp_path / "store", "policy/*.partial/out/log.jsonl")
+    process.send_signal(number)
+    _, told = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 130, told
+    assert "the same command goes on" in told
+    assert "Traceback" not in told
+    assert not [pid for pid in os.listdir("/proc") if pid.isdigit() and mentions(pid, str(tmp_path))]
+    assert log.exists()
+
+
+def wait_for(root: Path, pattern: str) -> Path:
+    """A file that has been written to."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while time.monotonic() < deadline:
+        found = [path for path in root.glob(pattern) if path.stat().st_size]
+        if found:
+            return found[0]
+        time.sleep(0.05)
+    raise AssertionError(f"nothing at {root / pattern}")
+
+
+def mentions(pid: str, text: str) -> bool:
+    try:
+        return text in Path("/proc", pid, "cmdline").read_bytes().decode(errors="replace")
+    except OSError:
+        return False
