@@ -21,6 +21,8 @@ $(READY): pyproject.toml constraints.txt
 quickstart: $(READY) ## PPO on simulated feedback in the embedded world: no key, no GPU, no network
 	"$(BIN)/python" -m alpacafarm.run method=ppo feedback=sim kl_coef=0.0067
 
+# Waiting threads sleep instead of spinning: on a busy machine a spinning second thread makes torch ten times slower.
+test: export OMP_WAIT_POLICY = PASSIVE
 test: $(READY) ## the whole test suite
 	"$(BIN)/python" -m pytest -q
 

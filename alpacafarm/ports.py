@@ -113,6 +113,9 @@ class Sampled:
 
     responses: list[tuple[int, ...]]
     ended: list[bool]  # the end token was emitted (it is the last token)
+    computed_tokens: int = field(
+        default=0, compare=False
+    )  # positions computed: padding and ended rows included
 
 
 class Dist(Protocol):

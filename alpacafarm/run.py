@@ -112,7 +112,7 @@ def prepared(cfg: DictConfig, overrides: Sequence[str], choices: Sequence[str]) 
     spec = compose.parse(compose.raw_config(cfg, overrides, choices))
     problems: list[str] = []
     with noted(problems):
-        plan = make_plan(spec, eval_asked=any(o.lstrip("+").startswith("eval") for o in overrides))
+        plan = make_plan(spec, eval_asked=any(o.startswith("eval=") for o in overrides))
     with noted(problems):
         world = process_count(spec)
     with noted(problems):

@@ -106,9 +106,9 @@ def example(row: Any, row_id: str, where: str) -> Example:
 def preference(row: Any, row_id: str, where: str) -> Preference:
     """`instruction, input, output_1, output_2, preference`, or `prompt, chosen, rejected` (text or chat)."""
     fields = _mapping(row, where)
-    if "chosen" in fields:
+    if "chosen" in fields or "rejected" in fields:
         prompt = _prompt(fields, where)
-        chosen, rejected = (_answer(fields[side], side, where) for side in ("chosen", "rejected"))
+        chosen, rejected = (_answer(fields.get(side), side, where) for side in ("chosen", "rejected"))
         return Preference(
             row_id, prompt, "", chosen, rejected, 1.0, str(fields.get("annotator") or "recorded")
         )
@@ -145,9 +145,9 @@ def _text(fields: Mapping[str, Any], name: str, where: str, default: str | None 
 
 
 def _prompt(fields: Mapping[str, Any], where: str) -> str:
-    if "prompt" in fields:
-        return _last_message(fields["prompt"], "user", "prompt", where)
-    return _last_message(fields["chosen"], "user", "chosen", where)
+    if "prompt" not in fields and isinstance(fields.get("chosen"), list):
+        return _last_message(fields["chosen"], "user", "chosen", where)
+    return _last_message(fields.get("prompt"), "user", "prompt", where)
 
 
 def _answer(value: Any, name: str, where: str) -> str:
@@ -168,4 +168,5 @@ def _last_message(value: Any, role: str, name: str, where: str) -> str:
             f"{where}: {name} has {len(found)} messages of role {role}; "
             "exactly one is supported (single turn)"
         )
-    raise SpecError(f"{where}: {name} must be text or a list of messages with role and content")
+    told = json.dumps(value, default=str)[:80]
+    raise SpecError(f"{where}: {name}={told} must be text or a list of messages with role and content")

@@ -184,7 +184,9 @@ class Collector:
         rows = [
             Tokens(self.prompts[i], response) for i, response in zip(mine, sampled.responses, strict=True)
         ]
-        ctx.meter.count(tokens=sum(len(row.response) for row in rows), samples=len(rows))
+        ctx.meter.count(
+            tokens=sum(row.length for row in rows), samples=len(rows), computed=sampled.computed_tokens
+        )
         with ctx.meter.phase("score"):
             raw = self.scorer.score(rows)
         cuts = self._cuts(rows)

@@ -36,13 +36,13 @@ def make_plan(spec: RunSpec, *, eval_asked: bool = True) -> Plan:
 
 def _planned(spec: RunSpec, upstream: SpecUpstream, eval_asked: bool) -> Plan:
     method = spec.method.name
+    candidate: Stage = lookup.module("methods", method).plan(spec.method, upstream)
     given = spec.given.canonical().get(method)
-    if given is not None:
+    if given is not None and f"given.{method}" not in upstream.used:
         raise PlanError(
             f"given.{method}={given}: method={method} would make it, so there is nothing to do; "
             f"leave given.{method} out or choose another method"
         )
-    candidate: Stage = lookup.module("methods", method).plan(spec.method, upstream)
     if spec.eval is None:
         return Plan(ordered([candidate]), candidate, None)
     if candidate.makes not in (Kind.POLICY, Kind.OUTPUTS):

@@ -20,6 +20,7 @@ class SpecUpstream:
         # Where the weights lie is the base node's business; the model's other settings change every stage.
         self.model_params = spec.model.canonical(exclude={"name", "path", "revision"})
         self.problems: dict[str, None] = {}  # what could not be found, in the order in which it was asked for
+        self.used: set[str] = set()  # the keys of what was given and asked for
 
     @property
     def has_gold(self) -> bool:
@@ -87,6 +88,7 @@ class SpecUpstream:
         return node
 
     def _given(self, key: str, kind: Kind, location: str, revision: str | None = None) -> Node:
+        self.used.add(key)
         return self._found(kind, lambda: given(key, kind, location, revision))
 
     def _found(self, kind: Kind, find: Callable[[], Node]) -> Node:

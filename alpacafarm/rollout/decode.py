@@ -103,7 +103,10 @@ def _sampled(
                     sampled = ctx.sample(
                         model, [prompts[row] for row, _ in shard], spec.sampling, seeds=seeds
                     )
-                ctx.meter.count(tokens=sum(map(len, sampled.responses)), samples=len(shard))
+                read = [*(prompts[row] for row, _ in shard), *sampled.responses]
+                ctx.meter.count(
+                    tokens=sum(map(len, read)), samples=len(shard), computed=sampled.computed_tokens
+                )
                 write_text(saved, json.dumps([sampled.responses, sampled.ended]))
             responses, ended = json.loads(saved.read_text())
             done += [(tuple(ids), end) for ids, end in zip(responses, ended, strict=True)]

@@ -55,6 +55,7 @@ def sample(
     _check_positions(model, prompts, sampling)
     responses: list[tuple[int, ...]] = [()] * len(prompts)
     ended = [False] * len(prompts)
+    computed = 0
     for indices in by_length([len(prompt) for prompt in prompts], batch_size):
         found = _sample_batch(
             model,
@@ -66,9 +67,10 @@ def sample(
         )
         for i, response, has_ended in zip(indices, found.responses, found.ended, strict=True):
             responses[i], ended[i] = response, has_ended
+        computed += found.computed_tokens
         if on_batch:
             on_batch(len(indices))
-    return Sampled(responses, ended)
+    return Sampled(responses, ended, computed)
 
 
 def _sample_batch(
@@ -93,6 +95,7 @@ def _sample_batch(
     token_BT = np.full((rows, steps), pad_id, dtype=np.int64)
     count_B = np.full(rows, steps)
     ended_B = np.zeros(rows, dtype=bool)
+    computed = 0
     alive_A = np.arange(rows)  # the row of `token_BT` that stands in each place of the batch
     for t in range(steps):
         logits_AV = model(
@@ -103,6 +106,7 @@ def _sample_batch(
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]
+        computed += ids.numel()
         if pad_id not in eos_ids:
             logits_AV[:, pad_id] = -torch.inf
         next_A = draw(logits_AV, u_TA[t], sampling)
@@ -129,6 +133,7 @@ def _sample_batch(
     return Sampled(
         [tuple(token_BT[b, : count_B[b]].tolist()) for b in range(rows)],
         ended_B.tolist(),
+        computed,
     )
 
 

@@ -180,7 +180,6 @@ TABLE = [
         "method=rm eval=winrate",
         r"^eval=winrate: it needs outputs, and method=rm makes a reward artifact; set eval=none",
     ),
-    wrong("method=rm eval.sft_draws=2", r"^eval=winrate: it needs outputs, and method=rm makes"),
     wrong(
         "method=ppo feedback/judge=reward",
         r"^feedback\.judge\.kind=reward: given\.rm=null, and .*; set given\.rm to",

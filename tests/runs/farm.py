@@ -124,8 +124,8 @@ def by_command(folder: Path, overrides: Sequence[str]) -> Ran:
 def perform_until(folder: Path, overrides: Sequence[str], survived: Path) -> None:
     """`perform`, but SIGKILL at the first point that the file `survived` does not name yet.
 
-    The points are the second checkpoint of each training stage, the first shard of each decoding stage, and the
-    moment before each stage's artifact is published.
+    The points are the second checkpoint of each training stage, the first shard of each decoding stage, and
+    the moment before each stage's artifact is published.
     """
     from alpacafarm.artifacts.store import Store
     from alpacafarm.rollout import decode

@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,10 +13,10 @@ from tests.runs import farm
 METHODS = ["sft", "rm", "ppo", "best_of_n"]
 RATE = {"win_rate", "standard_error"}
 KEYS = {
-    "": "name method feedback model data seed kl_coef eval vs_sft gold reward_model_score kl_to_sft stages outputs "
-    "policy judge_calls price_usd seconds version",
-    "eval": "win_rate standard_error length_controlled_win_rate n_total n_wins n_wins_base n_draws avg_length judge "
-    "reference",
+    "": "name method feedback model data seed kl_coef eval vs_sft gold reward_model_score kl_to_sft stages "
+    "outputs policy judge_calls price_usd seconds version",
+    "eval": "win_rate standard_error length_controlled_win_rate n_total n_wins n_wins_base n_draws avg_length "
+    "judge reference",
     "gold": "win_rate standard_error score vs_sft null",
     "stages": "name key kind state seconds folder",
 }
@@ -23,6 +24,10 @@ KEYS = {
 
 def keys(part: str) -> set[str]:
     return set(KEYS[part].split())
+
+
+def logged(ran: farm.Ran, name: str) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (ran.artifact(name) / "log.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("feedback", ["sim", "human"])
@@ -52,7 +57,7 @@ def test_result_has_the_keys_and_the_artifacts_load(perform, method, feedback):
     assert set(result["gold"]) == keys("gold")
     assert result["eval"]["n_total"] == 16
     assert result["eval"]["n_wins"] + result["eval"]["n_wins_base"] + result["eval"]["n_draws"] == 16
-    outputs = json.loads(open(result["outputs"]).read())
+    outputs = json.loads(Path(result["outputs"]).read_text())
     assert len(outputs) == 16
     assert all({"instruction", "input", "output", "generator", "dataset"} <= set(row) for row in outputs)
     if method == "best_of_n":

@@ -74,7 +74,8 @@ def test_first_policy_loss_is_minus_the_mean_advantage(tiny: Tiny):
     whole = spec(optim=optim(lr=1e-2, batch_size=16))
     collected = ppo.Collector(whole, inputs(tiny), ctx, policy).collect(0, {})
     update = policy.update(collected.updates[0], ppo.ppo_loss(policy, whole), lr=0.0)
-    assert update.metrics["loss/policy"] == pytest.approx(0.0, abs=1e-6)  # advantages are whitened over these rows
+    # The advantages are whitened over just these rows.
+    assert update.metrics["loss/policy"] == pytest.approx(0.0, abs=1e-6)
 
 
 def test_a_response_that_does_not_end_pays_the_penalty(tiny: Tiny):
@@ -111,7 +112,7 @@ def test_more_rollouts_than_prompts_take_some_twice():
 
 
 def test_rollouts_must_be_a_multiple_of_the_batch():
-    with pytest.raises(ValidationError, match=r"rollouts_per_step=20 must be a multiple of optim.batch_size=8.*=16"):
+    with pytest.raises(ValidationError, match=r"must be a multiple of .*optim.batch_size=8.*=16"):
         spec(rollouts_per_step=20)
 
 
