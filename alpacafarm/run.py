@@ -58,8 +58,8 @@ def conf_dir() -> Path:
 def main() -> None:
     """Runs and exits with the code of the contract: 0, 1, 2, 3 or 130."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors, and we word them
-    # How long a waiting torch thread spins before it sleeps. The default suits an idle machine only: beside one other
-    # busy process two threads were seen to train 10 times slower, with this 3 times, and no slower on an idle one.
+    # How long a waiting torch thread spins before it sleeps. The default suits an idle machine only: beside
+    # one busy process two threads trained 10 times slower, with this 3 times, and no slower without it.
     os.environ.setdefault("GOMP_SPINCOUNT", "4000")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.argv[1:] = over_a_saved_spec(sys.argv[1:])

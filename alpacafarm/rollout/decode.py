@@ -1,4 +1,4 @@
-"""Sampled answers to a split's instructions: the stage that both evaluation and simulated feedback start from."""
+"""Sampled answers to a split's instructions: what evaluation and simulated feedback both start from."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHARD = 512  # responses between two saves of a decoding stage
 
 
 class DecodeSpec(Strict):
-    """`n` responses for each instruction. `stream` separates the randomness of stages that decode the same rows."""
+    """`n` responses for each instruction. `stream` separates the randomness of stages over the same rows."""
 
     n: int = Field(ge=1)
     sampling: Sampling
@@ -31,10 +31,10 @@ class DecodeSpec(Strict):
 
 
 def decode(spec: DecodeSpec, inputs: Inputs, ctx: Context) -> None:
-    """Writes `outputs.json` (AlpacaEval's columns and ours) and `tokens.jsonl` (the exact ids), in the rows' order.
+    """Writes `outputs.json` (AlpacaEval's columns and ours) and `tokens.jsonl` (exact ids), in row order.
 
-    A response depends on the weights, the prompt and its own seed alone. No row is dropped: a prompt that the model
-    has no positions for is cut out of the middle, and counted.
+    A response depends on the weights, the prompt and its own seed alone. No row is dropped: a prompt that the
+    model has no positions for is cut out of the middle, and counted.
     """
     from alpacafarm.text.collate import Tokens
     from alpacafarm.text.tokenise import decode_responses

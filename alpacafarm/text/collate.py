@@ -1,7 +1,7 @@
 """Token ids to padded batches.
 
-A sequence is a prompt and a response. Sequences are right-padded; everything that belongs to response tokens has the
-response as its time axis, so that losses never see prompts.
+A sequence is a prompt and a response. Sequences are right-padded; everything that belongs to response tokens
+has the response as its time axis, so that losses never see prompts.
 
 Shapes: B rows, L positions of the longest sequence, T positions of the longest response.
 """
@@ -87,7 +87,7 @@ class SequenceBatch(Batch):
 
 
 def collate(rows: Sequence[Tokens], pad_id: int) -> SequenceBatch:
-    """Right-padded sequences. Every prompt must hold at least one token, which predicts the first response token."""
+    """Right-padded sequences. A prompt holds at least one token, which predicts the first response token."""
     length = max(row.length for row in rows)
     time = max(1, max(len(row.response) for row in rows))
     ids = torch.full((len(rows), length), pad_id, dtype=torch.long)
@@ -112,7 +112,10 @@ def collate(rows: Sequence[Tokens], pad_id: int) -> SequenceBatch:
 
 @dataclass(frozen=True)
 class PairBatch(Batch):
-    """Pairs of responses. Rows 0..B-1 of `sequences` hold output 1 of each pair, rows B..2B-1 output 2. Weight: pairs."""
+    """Pairs of responses. Weight: pairs.
+
+    Rows 0..B-1 of `sequences` hold output 1 of each pair, rows B..2B-1 output 2.
+    """
 
     sequences: SequenceBatch
     probability_2_B: Tensor  # that output 2 is the better one: 0, 1, or between (0.5 is a tie)

@@ -1,7 +1,7 @@
 """`make bench`: what the framework costs beside hand-written loops on the same batches, as ratios of one run.
 
-Both sides of a ratio are timed in turn, several times, and the median is taken: these figures are meant to be compared
-within a run, not between machines. Writes bench/speed.json.
+Both sides of a ratio are timed in turn, several times, and the median is taken: these figures are meant to be
+compared within a run, not between machines. Writes bench/speed.json.
 """
 
 import json
@@ -87,7 +87,7 @@ def in_turn(ours: Callable[[], object], theirs: Callable[[], object]) -> tuple[f
 
 
 def hand_written_step(policy: Any, rows: Sequence[Tokens], pad_id: int) -> Callable[[], None]:
-    """The loop one would write first: one padded batch, labels of -100, the model's own loss, clip, AdamW."""
+    """The loop one would write first: one padded batch, labels of -100, the model's own loss, AdamW."""
     optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-4)
     batch = collate(rows, pad_id)
     labels = batch.input_ids_BL.masked_fill(batch.attention_BL == 0, -100)
@@ -105,7 +105,7 @@ def hand_written_step(policy: Any, rows: Sequence[Tokens], pad_id: int) -> Calla
 
 
 def bench_training(rows: Sequence[Tokens], tokenizer: Any, micro_batch: int) -> dict[str, float]:
-    """An SFT update of 64 rows through the DeepSpeed engine against the hand-written step on the same rows."""
+    """An SFT update of 64 rows through DeepSpeed against the hand-written step on the same rows."""
     pad_id = tokenizer.pad_token_id
     batch = list(rows[: OPTIM.batch_size])
     theirs = load.build_policy(WORLD, tokenizer, seed=0).train()
@@ -168,7 +168,7 @@ def bench_sampling(rows: Sequence[Tokens], tokenizer: Any) -> dict[str, float]:
 
 
 def bench_cached_run(home: Path) -> dict[str, float]:
-    """Seconds of `action=plan`, and of a whole run whose stages are all in the store, against `python -c pass`."""
+    """A whole run whose stages are all in the store, against `action=plan` of the same."""
     base = [sys.executable, "-m", "alpacafarm.run", "recipe=smoke", f"store={home / 'store'}"]
 
     def run(*extra: str) -> Callable[[], object]:

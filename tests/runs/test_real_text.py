@@ -1,4 +1,4 @@
-"""The whole pipeline on real instructions, answers and GPT-4 preferences, where a checkout has them beside it."""
+"""The pipeline on real instructions, answers and GPT-4 preferences, where a checkout has them beside it."""
 
 import json
 import subprocess
@@ -12,8 +12,9 @@ needs_data = pytest.mark.skipif(
     not (DATA / "make_rows.py").is_file(),
     reason="AlpacaEval's outputs and annotations are not beside the checkout",
 )
+SHAPE = "{vocab_size: 512, hidden_size: 32, layers: 2, heads: 2, ff_size: 64, max_positions: 256}"
 SMALL = [
-    "model.architecture={vocab_size: 512, hidden_size: 32, layers: 2, heads: 2, ff_size: 64, max_positions: 256}",
+    f"model.architecture={SHAPE}",
     "model.max_prompt_tokens=96",
     "model.max_response_tokens=32",
     "upstream.base.epochs=1",

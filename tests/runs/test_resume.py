@@ -77,10 +77,12 @@ def test_two_runs_at_once_make_each_stage_once(tmp_path):
     assert one.result["eval"] == two.result["eval"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_interrupted_command_says_so_and_goes_on(tmp_path, number):
-    """On two processes: none of them is left behind."""
-    asked = farm.tiny("sft", "cluster=local_2proc", f"store={tmp_path / 'store'}")
+@pytest.mark.parametrize(
+    ("cluster", "number"),
+    [("local", signal.SIGTERM), ("local_2proc", signal.SIGTERM), ("local_2proc", signal.SIGINT)],
+)
+def test_interrupted_command_says_so_and_leaves_no_process_behind(tmp_path, cluster, number):
+    asked = farm.tiny("sft", f"cluster={cluster}", f"store={tmp_path / 'store'}")
     asked += ["eval=none", "upstream.base.epochs=400", f"hydra.run.dir={tmp_path / 'run'}"]
     process = subprocess.Popen(
         farm.command(*asked), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
