@@ -152,14 +152,15 @@ class RunSpec(Strict):
                     f"set {key}={world} or more"
                 )
                 problems.append(Problem(key, batch, text))
-        if isinstance(rollouts := getattr(self.method, "rollouts_per_step", None), int):
-            batch = getattr(getattr(self.method, "optim", None), "batch_size", world)
-            counts = {"rollouts_per_step": rollouts, "optim.batch_size": batch}
+        rollouts = getattr(self.method, "rollouts_per_step", None)
+        if rollouts is not None:
+            batch = getattr(self.method, "optim").batch_size  # noqa: B009  # methods with rollouts train
+            counts: dict[str, int] = {"rollouts_per_step": rollouts, "optim.batch_size": batch}
             for name, count in counts.items():
                 if count % world:
                     text = (
-                        f"must be a multiple of the number of processes, {world}, so that each "
-                        f"samples as many; set method.{name}={max(1, count // world) * world} or change cluster.processes"
+                        f"must be a multiple of the {world} processes, so that each samples as "
+                        f"many; set method.{name}={max(1, count // world) * world} or change cluster.processes"
                     )
                     problems.append(Problem(f"method.{name}", count, text))
         return problems
