@@ -159,8 +159,8 @@ class RunSpec(Strict):
             for name, count in counts.items():
                 if count % world:
                     text = (
-                        f"must be a multiple of the {world} processes, so that each samples as "
-                        f"many; set method.{name}={max(1, count // world) * world} or change cluster.processes"
+                        f"must be a multiple of the {world} processes, so that each samples as many; "
+                        f"set method.{name}={max(1, count // world) * world} or change cluster.processes"
                     )
                     problems.append(Problem(f"method.{name}", count, text))
         return problems

@@ -25,3 +25,11 @@ def perform(store, tmp_path) -> Callable[..., farm.Ran]:
         return farm.perform(tmp_path / f"run{next(numbers)}", [*asked, *overrides])
 
     return performed
+
+
+@pytest.fixture(scope="session")
+def on_two_processes(tmp_path_factory) -> farm.Ran:
+    """SFT from nothing under ZeRO-2, from the shell and undisturbed."""
+    home = tmp_path_factory.mktemp("two processes")
+    asked = farm.tiny("sft", "cluster=local_2proc", f"store='{home / 'store'}'", "eval=none")
+    return farm.by_command(home / "run", asked)

@@ -143,17 +143,21 @@ def test_other_seed_shares_the_rows_alone(perform):
     assert shared == {"rows pretrain", "rows sft", "rows eval"}
 
 
-@pytest.mark.parametrize("cluster", ["local", "local_2proc"])
-def test_deepspeed_trains_like_one_plain_process(perform, tmp_path, cluster):
-    """From the shell, from nothing: the same losses in every step, to five decimals."""
-    plain = perform("sft", "eval=none")
-    asked = farm.tiny("sft", f"cluster={cluster}", "cluster.engine=deepspeed", f"store={tmp_path / 'store'}")
-    deepspeed = farm.by_command(tmp_path / "run", [*asked, "eval=none"])
-    assert deepspeed.keys == plain.keys
-    assert set(deepspeed.states.values()) == {"made"}
+def same_losses(one: farm.Ran, other: farm.Ran) -> None:
+    assert one.keys == other.keys
+    assert set(other.states.values()) == {"made"}
     for name in ("base", "sft"):
-        ours, theirs = ([row["loss"] for row in logged(ran, name)] for ran in (plain, deepspeed))
+        ours, theirs = ([row["loss"] for row in logged(ran, name)] for ran in (one, other))
         assert theirs == pytest.approx(ours, abs=1e-5)
+
+
+def test_deepspeed_trains_like_plain(perform, tmp_path):
+    asked = farm.tiny("sft", "cluster.engine=deepspeed", "cluster.processes=1", f"store={tmp_path / 'store'}")
+    same_losses(perform("sft", "eval=none"), farm.by_command(tmp_path / "run", [*asked, "eval=none"]))
+
+
+def test_two_processes_train_like_one(perform, on_two_processes):
+    same_losses(perform("sft", "eval=none"), on_two_processes)
 
 
 def test_ppo_on_two_processes_collects_what_one_collects(perform, tmp_path):

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import time
@@ -63,6 +64,22 @@ def test_killed_at_every_point_ends_with_the_bits_of_an_undisturbed_run(perform,
         assert killed.result[part] == undisturbed.result[part]
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_rank_ends_the_run_which_goes_on_to_the_same_bits(on_two_processes, tmp_path, rank):
+    asked = farm.tiny("sft", "cluster=local_2proc", f"store={tmp_path / 'store'}", "eval=none")
+    asked += ["cluster.checkpoint_every_s=1e-6", f"hydra.run.dir={tmp_path / 'run'}"]
+    process = subprocess.Popen(farm.command(*asked), cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    wait_for(tmp_path / "store", "policy/*.partial/scratch/latest.json")
+    os.kill(worker(tmp_path, rank), signal.SIGKILL)
+    _, told = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 1, told
+    assert re.search(rf"stage (base|sft) failed: rank {rank} of 2 was killed by SIGKILL", told)
+    assert re.search(r"folder: .*\.partial\n  log: .*rank\d\.log", told)
+    again = farm.by_command(tmp_path / "run", asked)
+    assert "resumed" in again.states.values()
+    assert again.hashes() == on_two_processes.hashes()
+
+
 def test_two_runs_at_once_make_each_stage_once(tmp_path):
     asked = farm.tiny("best_of_n", *PLAIN, f"store={tmp_path / 'store'}")
     folders = [tmp_path / "one", tmp_path / "two"]
@@ -106,6 +123,18 @@ def wait_for(root: Path, pattern: str) -> Path:
             return found[0]
         time.sleep(0.05)
     raise AssertionError(f"nothing at {root / pattern}")
+
+
+def worker(home: Path, rank: int) -> int:
+    """The process id of a rank that works below `home`."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (folder / "environ").read_bytes().split(b"\0")
+        except OSError:  # it has ended, or is not ours
+            continue
+        if mentions(folder.name, str(home)) and f"RANK={rank}".encode() in environment:
+            return int(folder.name)
+    raise AssertionError(f"no rank {rank} works in {home}")
 
 
 def mentions(pid: str, text: str) -> bool:
