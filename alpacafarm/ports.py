@@ -256,9 +256,6 @@ class Context(Protocol):
         ...
 
 
-StageFn = Callable[[Any, Inputs, Context], None]
-
-
 class Upstream(Protocol):
     """What a plan may build on: the user's own artifact where one was given, else the stage that makes it."""
 

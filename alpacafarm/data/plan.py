@@ -32,8 +32,13 @@ def rows(up: Upstream, data: WorldData | FilesData, split: str) -> Stage:
     if isinstance(data, WorldData):
         spec = WorldRows(split=split, rows=getattr(data, split), seed=data.seed)
         return _rows_stage(up, split, "alpacafarm.data.world:make", spec, {})
+    if split == "preference":
+        raise PlanError(
+            "data.kind=files has no preference split, whose instructions simulated feedback answers; set "
+            "feedback=human and data.preferences to a file of judged pairs, or given.pairs"
+        )
     key = "sft" if split == "pretrain" and data.pretrain is None else split
-    location = getattr(data, key, None)
+    location = getattr(data, key)
     if location is None:
         raise PlanError(
             f"data.{key}=null: the plan needs the {key} split; set data.{key} to a JSON, JSON lines, "

@@ -11,11 +11,12 @@ from typing import Any
 from pydantic import Field
 
 from alpacafarm.data.rows import read_outputs, read_rows, write_rows, write_text
-from alpacafarm.errors import PlanError
-from alpacafarm.judges.knows import check_judge
+from alpacafarm.errors import JudgeError, PlanError
+from alpacafarm.judges.knows import check_judge, recorded_file
 from alpacafarm.ports import Artifact, Context, Inputs, Judge, Upstream
 from alpacafarm.rollout.decode import DecodeSpec
 from alpacafarm.spec.base import Strict
+from alpacafarm.spec.data import Split
 from alpacafarm.spec.eval import EvalSpec
 from alpacafarm.spec.judge import JudgeSpec, RewardJudge
 from alpacafarm.spec.model import Sampling
@@ -27,7 +28,7 @@ from alpacafarm.types import Example, Pair, Preference
 class Spec(EvalSpec):
     """`sft_draws` redraws of the SFT model's outputs are the opponents of `vs_sft`; one more is the null."""
 
-    split: str
+    split: Split
     sampling: Sampling
     sft_draws: int = Field(ge=1)
     judge: JudgeSpec
@@ -68,6 +69,7 @@ def plan(spec: Spec, up: Upstream, candidate: Stage) -> Stage:
         reward = up.reward()
     if reward is not None:
         inputs["reward"] = reward
+    inputs |= recorded_file(spec.judge, "eval")
     draws = spec.sft_draws if "sft" in inputs else 0
     return up.stage(
         "compare",
@@ -101,7 +103,7 @@ def _kind(node: Node) -> Kind:
 
 
 def ancestors(node: Node) -> Iterator[Node]:
-    """The node and everything it is made from, nearest first."""
+    """The node and everything it is made from, depth first: a node comes before its own inputs."""
     yield node
     if isinstance(node, Stage):
         for parent in node.inputs.values():
@@ -126,9 +128,15 @@ def compare(spec: CompareSpec, inputs: Inputs, ctx: Context) -> None:
     candidates = {row_id: output.output for row_id, output in outputs.items()}
     judge = ctx.judge(spec.judge, inputs)
     judged: list[Preference] = []
+    against_references = _judged(rows, references, candidates, judge, ctx, judged)
+    if against_references is None:
+        raise JudgeError(
+            f"the judge {judge.name} gave no verdict on any of the {len(rows)} rows; "
+            "choose another eval/judge, or a file that holds these pairs"
+        )
     scores: dict[str, Any] = {
         "eval": {
-            **_judged(rows, references, candidates, judge, ctx, judged),
+            **against_references,
             "judge": judge.name,
             "reference": "reference",
         },
@@ -170,8 +178,11 @@ def _judged(
     judge: Judge,
     ctx: Context,
     keep: list[Preference] | None,
-) -> dict[str, Any]:
-    """The judge's win rate of the candidates, each against every baseline of its row."""
+) -> dict[str, Any] | None:
+    """The judge's win rate of the candidates, each against every baseline of its row.
+
+    None where no pair got a verdict: a file of recorded ones seldom holds pairs with the SFT model's draws.
+    """
     pairs = [
         Pair(row.id, row.instruction, row.input, baseline, candidates[row.id])
         for row in rows
@@ -179,6 +190,8 @@ def _judged(
     ]
     verdicts = judge.compare(pairs)
     ctx.spend(judge_calls=sum(v.calls for v in verdicts), price_usd=sum(v.price_usd for v in verdicts))
+    if all(verdict.preference is None for verdict in verdicts):
+        return None
     groups: dict[str, list[float | None]] = {row.id: [] for row in rows}
     for pair, verdict in zip(pairs, verdicts, strict=True):
         groups[pair.id].append(verdict.preference)

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pydantic import Field
 
 from alpacafarm.data.rows import read_outputs, write_rows
-from alpacafarm.judges.knows import check_judge
+from alpacafarm.judges.knows import check_judge, recorded_file
 from alpacafarm.ports import Context, Inputs, Upstream
 from alpacafarm.rollout.decode import DecodeSpec
 from alpacafarm.spec.feedback import FeedbackSpec
@@ -39,14 +39,15 @@ def plan(spec: Spec, up: Upstream) -> Stage:
         makes=Kind.OUTPUTS,
         inputs={"policy": up.sft(), "rows": up.rows("preference")},
     )
-    judge_inputs = {"judge": up.reward()} if isinstance(spec.judge, RewardJudge) else {}
+    uses_model = isinstance(spec.judge, RewardJudge)
+    judge_inputs = {"judge": up.reward()} if uses_model else recorded_file(spec.judge, "feedback")
     return up.stage(
         "annotate",
         "alpacafarm.feedback.sim:annotate",
         spec,
         makes=Kind.PAIRS,
         inputs={"samples": samples, **judge_inputs},
-        uses_model=bool(judge_inputs),
+        uses_model=uses_model,
         needs=f"{1 - 2 * spec.flip_probability:.0%} of the pairs judged by {spec.judge.kind}",
     )
 
@@ -68,12 +69,19 @@ def annotate(spec: Spec, inputs: Inputs, ctx: Context) -> None:
             continue
         annotator = "coin" if fate.coin is not None else verdicts[pair.id].annotator
         rows.append(Preference(**asdict(pair), preference=preference, annotator=annotator))
-    write_rows(ctx.out / "pairs.jsonl", rows)
+    if ctx.dist.rank == 0:
+        write_rows(ctx.out / "pairs.jsonl", rows)
     ctx.spend(
         judge_calls=sum(v.calls for v in verdicts.values()),
         price_usd=sum(v.price_usd for v in verdicts.values()),
     )
-    ctx.record(pairs=len(rows), coins=len(pairs) - len(asked), failed=failed, judge=judge.name)
+    ctx.record(
+        pairs=len(rows),
+        coins=len(pairs) - len(asked),
+        failed=failed,
+        without_a_pair=len({output.id for output in outputs}) - len(pairs),
+        judge=judge.name,
+    )
 
 
 def comparable(outputs: list[Output], seed: int) -> list[Pair]:

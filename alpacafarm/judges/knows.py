@@ -1,8 +1,12 @@
-"""Which judge knows which data."""
+"""What a judge must know before it is asked: the run's instructions, or the verdicts of a file."""
 
+from pathlib import Path
+
+from alpacafarm.data.plan import source_node
 from alpacafarm.errors import PlanError
 from alpacafarm.ports import Upstream
-from alpacafarm.spec.judge import JudgeSpec, WorldJudge
+from alpacafarm.spec.judge import JudgeSpec, RecordedJudge, WorldJudge
+from alpacafarm.stage import Node
 
 
 def check_judge(judge: JudgeSpec, group: str, up: Upstream) -> None:
@@ -12,3 +16,17 @@ def check_judge(judge: JudgeSpec, group: str, up: Upstream) -> None:
             f"{group}.judge.kind=world: the world's annotators only know the instructions of data=world, "
             f"and this run has others; set {group}/judge=reward or {group}/judge=recorded, or data=world"
         )
+
+
+def recorded_file(judge: JudgeSpec, group: str) -> dict[str, Node]:
+    """A recorded judge's file as the input `verdicts`, by its content: other verdicts are another stage.
+
+    Nothing for other judges. PlanError where there is no such file, before anything is trained.
+    """
+    if not isinstance(judge, RecordedJudge):
+        return {}
+    if not Path(judge.path).expanduser().is_file():
+        raise PlanError(
+            f"{group}.judge.path={judge.path}: there is no such file; set it to a file of judged pairs"
+        )
+    return {"verdicts": source_node(f"{group}.judge.path", judge.path)}

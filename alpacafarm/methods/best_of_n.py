@@ -8,6 +8,7 @@ from pydantic import Field
 from alpacafarm.data.rows import read_outputs, read_rows, write_outputs
 from alpacafarm.ports import Context, Inputs, Upstream
 from alpacafarm.rollout.decode import DecodeSpec
+from alpacafarm.spec.data import Split
 from alpacafarm.spec.method import MethodSpec
 from alpacafarm.spec.model import Sampling
 from alpacafarm.stage import Kind, Stage
@@ -18,7 +19,7 @@ class Spec(MethodSpec):
     """`n` samples for each instruction of `split`."""
 
     n: int = Field(ge=1)
-    split: str
+    split: Split
     sampling: Sampling
 
 
@@ -58,6 +59,7 @@ def choose(spec: Spec, inputs: Inputs, ctx: Context) -> None:
     for index, output in enumerate(outputs):
         groups[output.id].append(index)
     best = [group[best_of([scores[i] for i in group])] for group in groups.values()]
-    write_outputs(ctx.out / "outputs.json", [outputs[i] for i in best])
-    write_tokens(ctx.out, [tokens[i] for i in best])
+    if ctx.dist.rank == 0:
+        write_outputs(ctx.out / "outputs.json", [outputs[i] for i in best])
+        write_tokens(ctx.out, [tokens[i] for i in best])
     ctx.record(kl_bound=best_of_n_kl(spec.n))

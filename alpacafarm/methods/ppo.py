@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from alpacafarm.data.rows import read_rows
+from alpacafarm.errors import SpecError
 from alpacafarm.ports import Artifact, Context, Engine, Inputs, LossFn, Upstream
 from alpacafarm.spec.base import Problem, Strict, refuse
 from alpacafarm.spec.method import MethodSpec, OptimSpec
@@ -125,6 +126,11 @@ class Collector:
         )
         self.prompts = [p for p in prompts if len(p) <= ctx.model.max_prompt_tokens]
         ctx.record(dropped_prompts=len(prompts) - len(self.prompts))
+        if not self.prompts:
+            raise SpecError(
+                f"model.max_prompt_tokens={ctx.model.max_prompt_tokens}: every prompt of the unlabeled split "
+                f"is longer; set it to {min(map(len, prompts), default=0)} or more, or give shorter prompts"
+            )
         self.shaping = Shaping(
             kl_coef=spec.kl_coef,
             reward_std=spec.reward_std or 1.0,
@@ -149,17 +155,20 @@ class Collector:
         spec, ctx = self.spec, self.ctx
         kl_coef = float(state.get("kl_coef", spec.kl_coef))
         rollouts, sequences, cuts, raw = self._rollouts(step)
-        found = advantages(
-            rollouts, replace(self.shaping, kl_coef=kl_coef), ctx.dist, ctx.model.max_response_tokens
-        )
+        width = spec.sampling.max_new_tokens
+        found = advantages(rollouts, replace(self.shaping, kl_coef=kl_coef), ctx.dist, width)
         minibatches = [
-            cut(s, c, rollouts, found, fidelity=spec.fidelity, width=ctx.model.max_response_tokens)
+            cut(s, c, rollouts, found, fidelity=spec.fidelity, width=width)
             for s, c in zip(sequences, cuts, strict=True)
         ]
-        metrics = {**rollout_metrics(rollouts, found, raw, ctx.dist), "kl_coef": kl_coef}
+        metrics = {
+            **rollout_metrics(rollouts, found, raw, ctx.dist, fidelity=spec.fidelity),
+            "kl_coef": kl_coef,
+        }
         if spec.adaptive_kl:
+            observed = metrics["kl/clamped" if spec.fidelity == "published" else "kl"]
             state["kl_coef"] = adapted(
-                kl_coef, metrics["kl"], target=spec.adaptive_kl.target, k_beta=spec.adaptive_kl.k_beta
+                kl_coef, observed, target=spec.adaptive_kl.target, k_beta=spec.adaptive_kl.k_beta
             )
         order = random.Random(stable_seed(ctx.seed, "minibatches", step))
         updates = [

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from alpacafarm.data.rows import read_rows
+from alpacafarm.errors import SpecError
 from alpacafarm.ports import Context, Inputs, Upstream
 from alpacafarm.spec.method import MethodSpec, OptimSpec
 from alpacafarm.stage import Kind, Stage
@@ -46,7 +47,7 @@ def train(spec: Spec, inputs: Inputs, ctx: Context) -> None:
     """Trains on all but `held_out` pairs; ties count as probability one half.
 
     Records `reward_mean` and `reward_std` over the held-out responses (the training ones where none are held
-    out), so that a consumer can centre and scale, and `accuracy` with ties left out.
+    out), so that a consumer can centre and scale, and `accuracy` on held-out pairs with ties left out.
     """
     from alpacafarm.ops.preference import bradley_terry_loss
     from alpacafarm.text.collate import collate_pairs
@@ -58,6 +59,11 @@ def train(spec: Spec, inputs: Inputs, ctx: Context) -> None:
     first, second, kept = tokenised(pairs, tokenizer, spec, ctx)
     order = sorted(range(len(kept)), key=lambda i: stable_seed(ctx.seed, "held out", kept[i].id))
     held, used = order[: spec.held_out], order[spec.held_out :]
+    if not used:
+        raise SpecError(
+            f"held_out={spec.held_out} leaves none of {len(kept)} pairs to train the reward model on; "
+            "set upstream.rm.held_out (or method.held_out with method=rm) lower, or give more pairs"
+        )
     reward = ctx.trainable(inputs["init"], spec.optim, head="reward")
 
     def collate_rows(indices: Sequence[int]) -> PairBatch:
@@ -92,7 +98,10 @@ def train(spec: Spec, inputs: Inputs, ctx: Context) -> None:
     fit(reward, steps, loss, optim=spec.optim, ctx=ctx, label="reward model")
     measured = held or used[: min(len(used), 500)]
     scores = ctx.score(reward, [first[i] for i in measured] + [second[i] for i in measured])
-    ctx.record(**measurements(scores, [kept[i].preference for i in measured]), end_with_eos=spec.end_with_eos)
+    found = measurements(scores, [kept[i].preference for i in measured])
+    if not held:
+        found["accuracy"] = None
+    ctx.record(**found, end_with_eos=spec.end_with_eos)
     reward.export(ctx.out / "model")
 
 

@@ -43,6 +43,19 @@ def load_tokenizer(path: str | Path, *, revision: str | None = None) -> PreTrain
     return tokenizer
 
 
+def load_config(path: str | Path, *, revision: str | None = None) -> PreTrainedConfig:
+    """The model's config; of an adapter's folder, which has none, that of the base it names."""
+    from transformers import AutoConfig
+
+    if (Path(path) / "adapter_config.json").is_file():
+        from peft import PeftConfig
+
+        adapter = PeftConfig.from_pretrained(str(path))
+        return load_config(adapter.base_model_name_or_path, revision=adapter.revision)
+    config: PreTrainedConfig = AutoConfig.from_pretrained(str(path), revision=revision)
+    return config
+
+
 def load_policy(path: str | Path, *, revision: str | None = None, dtype: str = "float32") -> PreTrainedModel:
     """A causal language model in eval mode. An adapter's folder gives its base with the adapter merged."""
     from transformers import AutoModelForCausalLM

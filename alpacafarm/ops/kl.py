@@ -13,7 +13,6 @@ Estimates of KL(policy || reference) from the log-probabilities of tokens *sampl
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -84,23 +83,3 @@ def adapted(
     """
     error = min(max(observed_kl / target - 1, -limit), limit)
     return coef * (1 + k_beta * error)
-
-
-@dataclass(frozen=True)
-class FixedKL:
-    coef: float
-
-    def after(self, observed_kl: float) -> FixedKL:
-        return self
-
-
-@dataclass(frozen=True)
-class AdaptiveKL:
-    """A coefficient that `adapted` moves. A value, so that a checkpoint can hold it."""
-
-    coef: float
-    target: float
-    k_beta: float = 0.1
-
-    def after(self, observed_kl: float) -> AdaptiveKL:
-        return replace(self, coef=adapted(self.coef, observed_kl, target=self.target, k_beta=self.k_beta))

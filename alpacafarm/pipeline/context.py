@@ -130,9 +130,9 @@ class StageContext:
         return load_tokenizer(model_path(weights), **revision(weights))
 
     def positions(self, weights: Artifact) -> int | None:
-        from transformers import AutoConfig
+        from alpacafarm.models.load import load_config
 
-        config = AutoConfig.from_pretrained(model_path(weights), **revision(weights))
+        config = load_config(model_path(weights), **revision(weights))
         limit = getattr(config.get_text_config(), "max_position_embeddings", None)
         return None if limit is None else int(limit)
 
@@ -196,7 +196,7 @@ class StageContext:
             case WorldJudge():
                 return WorldAnnotators(spec, self.seed)
             case RecordedJudge():
-                return RecordedVerdicts(spec.path)
+                return RecordedVerdicts(str(inputs["verdicts"].path))
             case RewardJudge():
                 weights = inputs["reward"] if "reward" in inputs else inputs["judge"]
                 return RewardModelJudge(

@@ -134,7 +134,13 @@ def _notes(spec: RunSpec, plan: Plan, by_key: Mapping[str, Artifact]) -> tuple[s
     notes = []
     for stage in plan.stages:
         facts = by_key[stage.key].facts if stage.key in by_key else {}
-        for name in ("dropped_prompts", "truncated_responses", "failed", "shortened_prompts"):
+        for name in (
+            "dropped_prompts",
+            "truncated_responses",
+            "failed",
+            "without_a_pair",
+            "shortened_prompts",
+        ):
             if facts.get(name):
                 notes.append(f"{stage.name}: {facts[name]} {name.replace('_', ' ')}")
         if facts.get("accuracy") is not None:

@@ -23,7 +23,7 @@ class RewardJudge(Strict):
 
 
 class RecordedJudge(Strict):
-    """Verdicts read back from a file of judged pairs, found by the texts' ids."""
+    """Verdicts read back from a file of judged pairs, found by their texts in either order."""
 
     kind: Literal["recorded"]
     path: str

@@ -27,6 +27,7 @@ class Meter:
         self._peak_bytes = 0
         self._open: list[str] = []
         self._since = 0.0
+        _forget_peak()
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -86,6 +87,13 @@ def peak_memory_bytes() -> int:
         return int(torch.cuda.max_memory_allocated())
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024  # kilobytes on Linux
+
+
+def _forget_peak() -> None:
+    """What an earlier stage of this process allocated on the GPU is not this one's."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
 
 
 def _finish_kernels() -> None:

@@ -3,6 +3,7 @@
 from typing import TypeVar
 
 from alpacafarm.engine.schedule import learning_rate
+from alpacafarm.errors import SpecError
 from alpacafarm.ports import Context, Engine, LossFn
 from alpacafarm.spec.method import OptimSpec
 from alpacafarm.text.collate import Batch
@@ -20,6 +21,11 @@ def fit(
     Logs `loss`, `lr`, `grad_norm` (before clipping) and what `loss` measures, each a mean over the
     global weight.
     """
+    if not len(steps):
+        raise SpecError(
+            f"{label}: no row is left to train on; give more rows, or raise model.max_prompt_tokens where "
+            "prompts were dropped for their length"
+        )
     checkpoints = Checkpoints(engine, ctx)
     start, _ = checkpoints.restore()
     with ctx.progress(len(steps), label) as bar:

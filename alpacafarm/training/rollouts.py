@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from alpacafarm.ops.advantage import gae, shaped_rewards
-from alpacafarm.ops.kl import estimate, k1, k3
+from alpacafarm.ops.kl import clamped, estimate, k1, k3
 from alpacafarm.ops.masked import Moments, moments, whiten
 from alpacafarm.ports import Dist
 from alpacafarm.text.collate import Batch, SequenceBatch, Tokens, collate
@@ -61,33 +62,36 @@ class Advantages:
 def advantages(rollouts: Rollouts, shaping: Shaping, dist: Dist, width: int) -> Advantages:
     """Shaped rewards, GAE and whitening.
 
-    `corrected`: statistics over the response tokens of all ranks. `published`: over every position up to
-    `width`, padding included, of this rank alone, so that they depend on the number of devices.
+    `corrected`: over the response tokens, with statistics of all ranks. `published`, as alpaca_farm's
+    `_estimate_advantage`: over every position up to `width`, padding included, with statistics of this rank
+    alone, so that they depend on the number of devices. Whitened rewards keep their mean, which leaves a
+    constant on padding that the tokens before it earn: a reward for length. Not reproduced: its critic reads
+    and learns values on padding too; here they are zero and have no loss. At gamma = lambda = 1 only the
+    whitening of advantages sees the difference.
 
     The reward is `reward_std * score - kl_coef * KL` (Ziegler et al. 2019, eq. 2), divided by `reward_std` so
     that the critic sees values of order one; whitened advantages do not depend on that division.
     """
-    mask = rollouts.mask_BT
+    mask_BT, value_BT, time = rollouts.mask_BT, rollouts.value_BT, rollouts.mask_BT.size(1)
     kl_BT = estimate(shaping.estimator, rollouts.logprob_BT, rollouts.reference_logprob_BT)
-    reward_BT = shaped_rewards(rollouts.score_B, kl_BT, mask, kl_coef=shaping.kl_coef / shaping.reward_std)
+    reward_BT = shaped_rewards(rollouts.score_B, kl_BT, mask_BT, kl_coef=shaping.kl_coef / shaping.reward_std)
+    if shaping.fidelity == "published":
+        reward_BT, value_BT = (F.pad(x_BT, (0, width - time)) for x_BT in (reward_BT, value_BT))
+        mask_BT = torch.ones_like(reward_BT, dtype=torch.bool)
     if shaping.whiten_rewards:
-        reward_BT = whiten(
-            reward_BT, mask, _population(reward_BT, mask, shaping, dist, width), shift_mean=False
-        )
-    advantage_BT = gae(reward_BT, rollouts.value_BT, mask, gamma=shaping.gamma, lam=shaping.lam)
-    return_BT = advantage_BT + rollouts.value_BT
-    white_BT = whiten(
-        advantage_BT, mask, _population(advantage_BT, mask, shaping, dist, width), shift_mean=True
-    )
-    return Advantages(white_BT, return_BT, reward_BT)
+        population = _population(reward_BT, mask_BT, shaping, dist)
+        reward_BT = whiten(reward_BT, mask_BT, population, shift_mean=False)
+    advantage_BT = gae(reward_BT, value_BT, mask_BT, gamma=shaping.gamma, lam=shaping.lam)
+    return_BT = advantage_BT + value_BT
+    population = _population(advantage_BT, mask_BT, shaping, dist)
+    white_BT = whiten(advantage_BT, mask_BT, population, shift_mean=True)
+    return Advantages(white_BT[:, :time], return_BT[:, :time], reward_BT[:, :time])
 
 
-def _population(x_BT: Tensor, mask_BT: Tensor, shaping: Shaping, dist: Dist, width: int) -> Moments:
+def _population(x_BT: Tensor, mask_BT: Tensor, shaping: Shaping, dist: Dist) -> Moments:
     found = moments(x_BT, mask_BT)
     if shaping.fidelity == "published":
-        return Moments(
-            torch.tensor(float(mask_BT.size(0) * width), dtype=torch.float64), found.total, found.square
-        )
+        return found
     return found.combined(lambda x: torch.tensor(dist.total(x.tolist()), dtype=torch.float64))
 
 
@@ -148,9 +152,12 @@ def collate_micro_batches(
 
 
 def rollout_metrics(
-    rollouts: Rollouts, found: Advantages, raw_scores: Sequence[float], dist: Dist
+    rollouts: Rollouts, found: Advantages, raw_scores: Sequence[float], dist: Dist, *, fidelity: Fidelity
 ) -> dict[str, float]:
-    """Means over all ranks under fixed names. `kl` is k1 in nats per response, `kl/k3` is never negative."""
+    """Means over all ranks under fixed names. `kl` is k1 in nats per response, `kl/k3` is never negative.
+
+    `published` adds `kl/clamped`, the estimate that is penalised there.
+    """
     mask = rollouts.mask_BT
     per_response = {
         "reward/mean": torch.tensor(raw_scores, dtype=torch.float64),
@@ -159,8 +166,11 @@ def rollout_metrics(
         "kl/k3": (k3(rollouts.logprob_BT, rollouts.reference_logprob_BT) * mask).double().sum(1),
         "response_tokens/mean": mask.double().sum(1),
         "eos_rate": rollouts.ended_B.double(),
-        "shaped_reward/mean": found.reward_BT.double().sum(1),
+        "shaped_reward/mean": (found.reward_BT * mask).double().sum(1),
     }
+    if fidelity == "published":
+        clamped_BT = clamped(rollouts.logprob_BT, rollouts.reference_logprob_BT)
+        per_response["kl/clamped"] = (clamped_BT * mask).double().sum(1)
     per_token = {
         "value/mean": (rollouts.value_BT * mask).double().sum(),
         "return/mean": (found.return_BT * mask).double().sum(),

@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 import torch
 
-from alpacafarm.ops.kl import AdaptiveKL, Estimator, FixedKL, adapted, clamped, estimate, exact_kl, k1, k2, k3
+from alpacafarm.ops.kl import Estimator, adapted, clamped, estimate, exact_kl, k1, k2, k3
 
 ESTIMATORS = get_args(Estimator)
 
@@ -141,11 +141,3 @@ def test_coefficient_follows_the_relative_error_within_a_fifth(observed, factor)
 
 def test_gain_and_limit_of_the_controller_are_parameters():
     assert adapted(1.0, 12.0, target=6.0, k_beta=0.5, limit=2.0) == pytest.approx(1.5)
-
-
-def test_adaptive_coefficient_compounds_and_the_fixed_one_stays():
-    adaptive = AdaptiveKL(coef=0.2, target=6.0, k_beta=0.1)
-    assert adaptive.after(60.0).after(60.0).coef == pytest.approx(0.2 * 1.02**2)
-    assert AdaptiveKL(coef=0.2, target=6.0, k_beta=0.5).after(60.0).coef == pytest.approx(0.2 * 1.1)
-    assert adaptive.coef == 0.2
-    assert FixedKL(0.2).after(60.0).coef == 0.2
