@@ -218,6 +218,10 @@ class Context(Protocol):
 
     def tokenizer(self, weights: Artifact) -> PreTrainedTokenizerBase: ...
 
+    def vocabulary(self, weights: Artifact) -> str:
+        """A hash of what the model's token ids stand for: ids mean the same to models that share it."""
+        ...
+
     def positions(self, weights: Artifact) -> int | None:
         """The longest sequence the model has positions for; None where its architecture has no limit."""
         ...
@@ -233,7 +237,9 @@ class Context(Protocol):
         """This rank's prompts only, with one seed for each: what is drawn depends on nothing else."""
         ...
 
-    def scorer(self, weights: Artifact) -> Scorer: ...
+    def scorer(self, weights: Artifact, *, vocabulary: str | None = None) -> Scorer:
+        """Scores exact tokens. ArtifactError where their `vocabulary` is not the reward model's."""
+        ...
 
     def score(self, reward: Engine, rows: Sequence[Tokens]) -> list[float]:
         """Raw scores of rows as they are."""
@@ -262,6 +268,10 @@ class Upstream(Protocol):
     @property
     def has_gold(self) -> bool:
         """Whether the data's true preference is known."""
+        ...
+
+    def row_count(self, split: str) -> int | None:
+        """Rows of a split where they are known before they are made or read."""
         ...
 
     def base(self) -> Node: ...

@@ -11,6 +11,7 @@ class Example:
     instruction: str
     input: str = ""
     output: str = ""
+    dataset: str = ""  # where the instruction comes from, carried through to the outputs
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from types import FrameType
 from alpacafarm import errors
 from alpacafarm.errors import AlpacaFarmError, StageError
 from alpacafarm.spec.cluster import ClusterSpec
+from launchers.gpus import visible_gpus
 from launchers.inline import Inline, run_here, stage_name
 from launchers.orphans import PARENT
 
@@ -42,7 +43,8 @@ class Local(Inline):
         subprocesses: bool = False,
     ) -> None:
         super().__init__(cluster, world, worker=worker)
-        self.subprocesses = subprocesses or world > 1
+        # A process of its own for each stage leaves nothing of it on the GPU.
+        self.subprocesses = subprocesses or world > 1 or visible_gpus() > 0
 
     def run(self, folder: Path) -> None:
         stage = json.loads((folder / "stage.json").read_text(encoding="utf-8"))

@@ -100,6 +100,7 @@ def example(row: Any, row_id: str, where: str) -> Example:
         _text(fields, "instruction", where),
         _text(fields, "input", where, ""),
         _text(fields, "output", where, ""),
+        _text(fields, "dataset", where, ""),
     )
 
 

@@ -1,12 +1,12 @@
 """Rows as JSON lines, in and out."""
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
+from alpacafarm.artifacts.files import write_aside
 from alpacafarm.errors import ArtifactError
 from alpacafarm.types import Example, Output, Pair, Preference
 
@@ -14,11 +14,9 @@ Row = TypeVar("Row", Example, Output, Pair, Preference)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes aside and renames, so that a reader sees the whole file or none."""
+    """Writes aside and renames, so that a reader sees the whole file or none. Makes the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
+    write_aside(path, text)
 
 
 def write_rows(path: Path, rows: Iterable[Example | Output | Pair | Preference]) -> None:

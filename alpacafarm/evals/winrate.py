@@ -12,7 +12,7 @@ from pydantic import Field
 
 from alpacafarm.data.rows import read_outputs, read_rows, write_rows, write_text
 from alpacafarm.errors import JudgeError, PlanError
-from alpacafarm.judges.knows import check_judge, recorded_file
+from alpacafarm.judges.knows import bill, check_judge, recorded_file
 from alpacafarm.ports import Artifact, Context, Inputs, Judge, Upstream
 from alpacafarm.rollout.decode import DecodeSpec
 from alpacafarm.spec.base import Strict
@@ -57,7 +57,7 @@ def plan(spec: Spec, up: Upstream, candidate: Stage) -> Stage:
         "rows": rows,
         "outputs": _outputs(spec, up, candidate, rows, n=1, stream="policy"),
     }
-    if candidate.makes is Kind.POLICY:
+    if candidate.makes is Kind.POLICY and not spec.sampling.truncates:  # or the sampled KL would be none
         inputs["policy"] = candidate
     if sft is not None and sft.key != candidate.key:
         inputs["sft"] = sft
@@ -82,7 +82,7 @@ def plan(spec: Spec, up: Upstream, candidate: Stage) -> Stage:
         ),
         makes=Kind.SCORES,
         inputs=inputs,
-        needs=f"{1 + draws} comparisons of each {spec.split} row by {spec.judge.kind}",
+        needs=bill(up.row_count(spec.split), 1 + draws, spec.judge, spec.split),
     )
 
 
@@ -246,7 +246,10 @@ def _proxies(spec: CompareSpec, inputs: Inputs, ctx: Context) -> dict[str, Any]:
     from alpacafarm.rollout.decode import read_tokens
 
     tokens = read_tokens(inputs["outputs"].path)
-    reward = statistics.fmean(ctx.scorer(inputs["reward"]).score(tokens)) if "reward" in inputs else None
+    reward = None
+    if "reward" in inputs:
+        scorer = ctx.scorer(inputs["reward"], vocabulary=inputs["outputs"].facts.get("vocabulary"))
+        reward = statistics.fmean(scorer.score(tokens))
     kl = inputs["outputs"].facts.get("kl_bound")
     if "policy" in inputs and "sft" in inputs:
         kl = statistics.fmean(_log_ratios(inputs["policy"], inputs["sft"], tokens, spec.temperature, ctx))

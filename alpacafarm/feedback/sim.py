@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pydantic import Field
 
 from alpacafarm.data.rows import read_outputs, write_rows
-from alpacafarm.judges.knows import check_judge, recorded_file
+from alpacafarm.judges.knows import bill, check_judge, recorded_file
 from alpacafarm.ports import Context, Inputs, Upstream
 from alpacafarm.rollout.decode import DecodeSpec
 from alpacafarm.spec.feedback import FeedbackSpec
@@ -48,7 +48,7 @@ def plan(spec: Spec, up: Upstream) -> Stage:
         makes=Kind.PAIRS,
         inputs={"samples": samples, **judge_inputs},
         uses_model=uses_model,
-        needs=f"{1 - 2 * spec.flip_probability:.0%} of the pairs judged by {spec.judge.kind}",
+        needs=bill(up.row_count("preference"), 1 - 2 * spec.flip_probability, spec.judge, "preference"),
     )
 
 

@@ -18,6 +18,14 @@ def check_judge(judge: JudgeSpec, group: str, up: Upstream) -> None:
         )
 
 
+def bill(rows: int | None, share: float, judge: JudgeSpec, split: str) -> str:
+    """What judging will cost, for the plan. The judges that there are so far are all free of charge."""
+    if isinstance(judge, WorldJudge):
+        calls = f"{share:.0%} of the {split} rows" if rows is None else f"about {round(rows * share):,}"
+        return f"{calls} judge calls, 0 USD"
+    return f"no judge calls ({judge.kind}), 0 USD"
+
+
 def recorded_file(judge: JudgeSpec, group: str) -> dict[str, Node]:
     """A recorded judge's file as the input `verdicts`, by its content: other verdicts are another stage.
 

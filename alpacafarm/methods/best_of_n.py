@@ -52,7 +52,8 @@ def choose(spec: Spec, inputs: Inputs, ctx: Context) -> None:
 
     outputs = read_outputs(inputs["samples"].path / "outputs.json")
     tokens = read_tokens(inputs["samples"].path)
-    scores = ctx.scorer(inputs["reward"]).score(tokens)
+    vocabulary = inputs["samples"].facts.get("vocabulary")
+    scores = ctx.scorer(inputs["reward"], vocabulary=vocabulary).score(tokens)
     groups: dict[str, list[int]] = {
         row.id: [] for row in read_rows(inputs["rows"].path / "rows.jsonl", Example)
     }
@@ -62,4 +63,4 @@ def choose(spec: Spec, inputs: Inputs, ctx: Context) -> None:
     if ctx.dist.rank == 0:
         write_outputs(ctx.out / "outputs.json", [outputs[i] for i in best])
         write_tokens(ctx.out, [tokens[i] for i in best])
-    ctx.record(kl_bound=best_of_n_kl(spec.n))
+    ctx.record(kl_bound=best_of_n_kl(spec.n), vocabulary=vocabulary)

@@ -12,6 +12,7 @@ from alpacafarm.spec.cluster import ClusterSpec
 from alpacafarm.spec.judge import RecordedJudge, RewardJudge, WorldJudge
 from alpacafarm.spec.method import OptimSpec
 from alpacafarm.spec.model import ModelSpec, Sampling
+from alpacafarm.stage import content_key
 from alpacafarm.tracking.meter import Meter
 from alpacafarm.tracking.progress import progress
 from alpacafarm.types import Example
@@ -77,7 +78,7 @@ class StageContext:
             )
         elif head == "actor_critic":
             assert critic is not None
-            self._same_tokenizer(weights, critic)
+            self._check_vocabulary(critic, self.vocabulary(weights))
             policy = load.load_policy(path, **revision(weights), dtype=dtype)
             value = load.load_reward(model_path(critic), **revision(critic), dtype=dtype)
             module = heads.ActorCritic(policy, value, value_lr_scale=value_lr_scale)
@@ -136,13 +137,15 @@ class StageContext:
         limit = getattr(config.get_text_config(), "max_position_embeddings", None)
         return None if limit is None else int(limit)
 
-    def _same_tokenizer(self, policy: Artifact, reward: Artifact) -> None:
+    def vocabulary(self, weights: Artifact) -> str:
+        return content_key(self.tokenizer(weights).get_vocab())
+
+    def _check_vocabulary(self, reward: Artifact, vocabulary: str) -> None:
         """Responses go to the reward model as tokens, so both must read them alike."""
-        if self.tokenizer(policy).get_vocab() != self.tokenizer(reward).get_vocab():
+        if self.vocabulary(reward) != vocabulary:
             raise ArtifactError(
-                f"the reward model at {reward.path} and the policy at {policy.path} have different "
-                "vocabularies; train the reward model from this policy's family, "
-                "or leave given.rm out to have it made"
+                f"the reward model at {reward.path} has another vocabulary than the policy; train it from "
+                "this policy's family, or leave given.rm out to have it made"
             )
 
     # What models say
@@ -167,7 +170,9 @@ class StageContext:
             batch_size=self.generation_batch,
         )
 
-    def scorer(self, weights: Artifact) -> Scorer:
+    def scorer(self, weights: Artifact, *, vocabulary: str | None = None) -> Scorer:
+        if vocabulary is not None:
+            self._check_vocabulary(weights, vocabulary)
         return RewardScorer(self, weights)
 
     def score(self, reward: Engine, rows: Sequence[Tokens]) -> list[float]:
@@ -243,10 +248,9 @@ class RewardScorer:
 
         read = [scored(row, self.eos_id, with_eos=self.with_eos) for row in rows]
         if self.positions is not None:
-            room = [self.positions - len(row.response) for row in read]
-            read = [
-                Tokens(shorten(row.prompt, left), row.response) for row, left in zip(read, room, strict=True)
-            ]
+            half = self.positions // 2  # a response longer than that leaves no room for what it answers
+            cut = [(row.prompt, row.response[-half:]) for row in read]
+            read = [Tokens(shorten(prompt, self.positions - len(end)), end) for prompt, end in cut]
         return self.ctx.score(self.engine, read)
 
 

@@ -1,11 +1,9 @@
 """How many processes a stage gets on this machine, found without importing torch."""
 
-import glob
-import os
-
 from alpacafarm.engine.zero import refusals
 from alpacafarm.errors import SpecError
 from alpacafarm.spec.run import RunSpec
+from launchers.gpus import visible_gpus
 
 
 def process_count(spec: RunSpec) -> int:
@@ -19,11 +17,3 @@ def process_count(spec: RunSpec) -> int:
     if problems:
         raise SpecError("\n".join(problems))
     return world
-
-
-def visible_gpus() -> int:
-    """NVIDIA devices of this machine, as CUDA_VISIBLE_DEVICES leaves them."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([name for name in visible.split(",") if name.strip() and name.strip() != "-1"])
-    return len(glob.glob("/dev/nvidia[0-9]*"))

@@ -26,6 +26,9 @@ class SpecUpstream:
     def has_gold(self) -> bool:
         return self.spec.data.kind == "world"
 
+    def row_count(self, split: str) -> int | None:
+        return getattr(self.spec.data, split) if self.spec.data.kind == "world" else None
+
     def base(self) -> Node:
         given, model = self.spec.given.base, self.spec.model
         if given:

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from alpacafarm.artifacts.store import Store
 from alpacafarm.pipeline.devices import process_count
+from alpacafarm.pipeline.memory import parameter_count, state_bytes
 from alpacafarm.pipeline.plan import Plan
 from alpacafarm.spec.run import RunSpec
 from alpacafarm.stage import Stage
@@ -55,6 +56,7 @@ def derived(spec: RunSpec) -> list[str]:
     stage = spec.cluster.zero_stage(world=world, dtype=spec.model.dtype)
     engine = f"DeepSpeed ZeRO-{stage}" if spec.cluster.engine == "deepspeed" else "plain torch"
     lines = [f"{world} process(es), {engine}, {spec.model.dtype}, micro-batch {spec.cluster.micro_batch}"]
+    lines += memory_lines(spec, world=world, stage=stage)
     for role, method in [*spec.upstream.items(), (spec.method.name, spec.method)]:
         batch = getattr(getattr(method, "optim", None), "batch_size", None)
         if batch is not None:
@@ -63,6 +65,23 @@ def derived(spec: RunSpec) -> list[str]:
                 f"{role}: {batch} rows an update = up to {accumulation} micro-batch(es) on each process"
             )
     return lines
+
+
+def memory_lines(spec: RunSpec, *, world: int, stage: int) -> list[str]:
+    """Memory of each process for model states, by what is trained."""
+    parameters = parameter_count(spec.model)
+    if parameters is None:
+        return [f"memory: unknown, {spec.model.path} is not on this machine"]
+    told = [f"model of {parameters:,} parameters; states on each device (activations come on top):"]
+    for what, trained, frozen in (
+        ("policy or reward model", 1, 0),
+        ("actor, critic, reference and reward", 2, 2),
+    ):
+        size = state_bytes(
+            parameters, dtype=spec.model.dtype, stage=stage, world=world, trained=trained, frozen=frozen
+        )
+        told.append(f"  {what}: {size / 2**30:.3g} GiB")
+    return told
 
 
 def show_status(root: Path) -> None:

@@ -50,7 +50,8 @@ def decode(spec: DecodeSpec, inputs: Inputs, ctx: Context) -> None:
             instruction=rows[row].instruction,
             input=rows[row].input,
             output=text,
-            generator=spec.stream,
+            generator=f"{spec.stream}-{inputs['policy'].key}",
+            dataset=rows[row].dataset,
             sample=sample,
             ended=ended,
             tokens=len(ids),
@@ -61,6 +62,7 @@ def decode(spec: DecodeSpec, inputs: Inputs, ctx: Context) -> None:
         write_outputs(ctx.out / "outputs.json", outputs)
         pairs = zip(jobs, responses, strict=True)
         write_tokens(ctx.out, [Tokens(prompts[row], ids) for (row, _), (ids, _) in pairs])
+    ctx.record(vocabulary=ctx.vocabulary(inputs["policy"]))
     ctx.record(ended_fraction=sum(o.ended for o in outputs) / len(outputs), shortened_prompts=cut)
 
 
