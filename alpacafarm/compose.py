@@ -110,6 +110,11 @@ def requirement(details: ErrorDetails, path: str) -> tuple[str, str]:
             return "must be a number", f"set {path}=0.1, for example"
         case "bool_type":
             return "must be true or false", f"set {path}=true or {path}=false"
+        case "string_type" if details["input"] is None:
+            return "must be a text", f"set {path}=TEXT, for example"
+        case "too_short" | "too_long":
+            count = context.get("min_length", context.get("max_length"))
+            return f"must have {count} entries", f"change {path}"
         case "string_type":
             return "must be a text", f"put it in quotes: '{path}=\"{details['input']}\"'"
         case "string_too_short":

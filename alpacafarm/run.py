@@ -72,6 +72,9 @@ def main() -> None:
     except HydraException as error:
         print(one_line(error), file=sys.stderr)
         sys.exit(SpecError.exit_code)
+    except OSError as error:  # of the run's folder, which Hydra makes
+        print(not_written(error), file=sys.stderr)
+        sys.exit(AlpacaFarmError.exit_code)
     except KeyboardInterrupt:
         print("interrupted; what was made is kept, the same command goes on", file=sys.stderr)
         sys.exit(130)
@@ -102,18 +105,32 @@ def task(cfg: DictConfig) -> None:
         if cfg.action == "status":
             from alpacafarm.report.status import show_status
 
+            check_store(cfg.store)
             show_status(Path(cfg.store).expanduser())
             return
         perform(prepared(cfg, job.overrides.task, list(job.runtime.choices)), Path(job.runtime.output_dir))
     except AlpacaFarmError as error:  # told here: Hydra adds words of its own to what it passes on
         print(error, file=sys.stderr)
         failures.append(error.exit_code)
+    except OSError as error:  # of the store or the run's folder: stages word their own
+        print(not_written(error, cfg.store, job.runtime.output_dir), file=sys.stderr)
+        failures.append(AlpacaFarmError.exit_code)
+
+
+def not_written(error: OSError, store: str | None = None, folder: str | None = None) -> str:
+    places = f"store={store} and hydra.run.dir={folder}" if store else "hydra.run.dir"
+    return (
+        f"the disk refuses: {error}; what was made is kept: see that {places} can be written and that there "
+        "is space, or set others, and give the command again"
+    )
 
 
 def prepared(cfg: DictConfig, overrides: Sequence[str], choices: Sequence[str]) -> Job:
     """The spec and its plan. `choices` are the config's groups. SpecError lists all that is wrong."""
     spec = compose.parse(compose.raw_config(cfg, overrides, choices))
     problems: list[str] = []
+    with noted(problems):
+        check_store(spec.store)
     with noted(problems):
         plan = make_plan(spec, eval_asked=any(o.startswith("eval=") for o in overrides))
     with noted(problems):
@@ -122,6 +139,15 @@ def prepared(cfg: DictConfig, overrides: Sequence[str], choices: Sequence[str]) 
         launcher = load(spec.cluster.launcher)
     refuse(problems)
     return Job(spec, plan, world, launcher)
+
+
+def check_store(store: str) -> None:
+    place = Path(store).expanduser()
+    for path in (place, *place.parents):
+        if path.exists():
+            if path.is_dir():
+                return
+            raise SpecError(f"store={store}: {path} is a file; set store to a folder")
 
 
 def perform(job: Job, folder: Path) -> None:
@@ -216,6 +242,8 @@ def composed(overrides: Sequence[str], problems: list[str]) -> tuple[DictConfig,
         try:
             cfg = hydra.compose("config", kept, return_hydra_config=True)
             break
+        except ValueError as error:  # Hydra's, of a group that is set to null; it has no class of its own
+            raise SpecError(no_such_choice(kept) or str(error)) from None
         except ConfigCompositionException as error:
             key = compose.unknown_key(str(error))
             wrong = [o for o in kept if o.split("=")[0].lstrip("+~") == key]
@@ -232,6 +260,18 @@ def composed(overrides: Sequence[str], problems: list[str]) -> tuple[DictConfig,
     known = [*compose.dotted(OmegaConf.to_container(cfg)), *choices]
     problems += [no_such_key(override, known) for override in unknown]
     return cfg, choices
+
+
+def no_such_choice(overrides: Sequence[str]) -> str:
+    """A line for each group that is set to null."""
+    wrong = [o.partition("=")[0] for o in overrides if o.partition("=")[2] == "null"]
+    groups = {group: GlobalHydra.instance().config_loader().get_group_options(group) for group in wrong}
+    return "\n".join(
+        f"{group}=null: must name one of conf/{group}; set {group}={options[0]}, "
+        f"for example; known: {', '.join(sorted(options))}"
+        for group, options in groups.items()
+        if options
+    )
 
 
 def no_such_key(override: str, known: Sequence[str] = ()) -> str:

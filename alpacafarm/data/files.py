@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from alpacafarm.ports import Context, Inputs
 from alpacafarm.types import Example, Preference
 
 Located = Iterator[tuple[str, Any]]  # "file:line" or "file[index]", and what stands there
+ANSWERED = ("sft", "val", "eval")  # splits of demonstrations and references: a row without one is malformed
 
 
 def read(spec: FileRows, inputs: Inputs, ctx: Context) -> None:
@@ -26,8 +30,10 @@ def read(spec: FileRows, inputs: Inputs, ctx: Context) -> None:
         ]
         write_rows(ctx.out / "pairs.jsonl", _some(pairs, location))
     else:
+        answered = spec.split in ANSWERED
         rows = [
-            example(row, f"{spec.split}-{i:06d}", where) for i, (where, row) in enumerate(located(location))
+            example(row, f"{spec.split}-{i:06d}", where, answered=answered)
+            for i, (where, row) in enumerate(located(location))
         ]
         write_rows(ctx.out / "rows.jsonl", _some(rows, location))
 
@@ -39,23 +45,29 @@ def _some(rows: list[Any], location: str) -> list[Any]:
 
 
 def located(location: str) -> Located:
-    """Every row and where it stands. JSON and JSON lines are read here, the rest by `datasets`."""
+    """Every row and where it stands. JSON and separated values are read here, the rest by `datasets`.
+
+    `datasets` would read a cell of a CSV file as a number, or `NA` as nothing, if it looks like one.
+    """
     path = Path(location)
-    if path.suffix in (".jsonl", ".ndjson"):
+    suffix = path.suffix.lower()
+    if suffix in (".jsonl", ".ndjson"):
         yield from _json_lines(path)
-    elif path.suffix == ".json":
+    elif suffix == ".json":
         yield from _json_list(path)
+    elif suffix in (".csv", ".tsv"):
+        yield from _separated(path, "," if suffix == ".csv" else "\t")
     else:
         yield from _by_datasets(location, path)
 
 
 def _json_lines(path: Path) -> Located:
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
-            if line.strip():
+            if text := _decoded(line, f"{path}:{number}").strip():
                 try:
-                    yield f"{path}:{number}", json.loads(line)
-                except ValueError as error:
+                    yield f"{path}:{number}", json.loads(text)
+                except (ValueError, RecursionError) as error:
                     raise SpecError(
                         f"{path}:{number}: not JSON ({error}); every line must be one JSON object"
                     ) from None
@@ -63,8 +75,8 @@ def _json_lines(path: Path) -> Located:
 
 def _json_list(path: Path) -> Located:
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        rows = json.loads(_decoded(path.read_bytes(), str(path)))
+    except (ValueError, RecursionError) as error:
         raise SpecError(f"{path}: not JSON ({error}); a list of objects is required") from None
     if not isinstance(rows, list):
         raise SpecError(f"{path}: holds a {type(rows).__name__}; a list of objects is required")
@@ -72,13 +84,53 @@ def _json_list(path: Path) -> Located:
         yield f"{path}[{index}]", row
 
 
+def _separated(path: Path, delimiter: str) -> Located:
+    """Every cell as the text it is, an empty one as None; only `preference` is a number."""
+    csv.field_size_limit(sys.maxsize)
+    text = _decoded(path.read_bytes(), str(path))
+    try:
+        table = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
+    except csv.Error as error:
+        raise SpecError(f"{path}: not CSV ({error}); quote cells and double the quotes in them") from None
+    columns, *rows = [cells for cells in table if cells] or [[]]
+    if len(set(columns)) < len(columns):
+        raise SpecError(f"{path}: a column's name comes twice: {', '.join(columns)}; give each its own")
+    for index, cells in enumerate(rows):
+        if len(cells) != len(columns):
+            raise SpecError(
+                f"{path}[{index}]: {len(cells)} cells, and the first line names {len(columns)} columns; "
+                "quote cells that hold the separator"
+            )
+        row: dict[str, Any] = {name: cell or None for name, cell in zip(columns, cells, strict=True)}
+        yield f"{path}[{index}]", row | _number(row, "preference")
+
+
+def _number(row: Mapping[str, Any], name: str) -> dict[str, float]:
+    try:
+        return {name: float(row[name])}
+    except (KeyError, TypeError, ValueError):  # which the check of the row words
+        return {}
+
+
+def _decoded(content: bytes, where: str) -> str:
+    """UTF-8, with or without the mark that some editors put first."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{where}: not UTF-8 ({error}); save the file as UTF-8") from None
+
+
 def _by_datasets(location: str, path: Path) -> Located:
     import datasets
 
-    formats = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv"}
+    if path.is_file() and path.suffix.lower() != ".parquet":
+        raise SpecError(
+            f"{location}: a name that ends in {path.suffix or 'nothing'} tells no format; rename it to end in "
+            ".json, .jsonl, .ndjson, .csv, .tsv or .parquet, whichever it holds"
+        )
     try:
-        if path.suffix in formats:
-            loaded = datasets.load_dataset(formats[path.suffix], data_files=str(path), split="train")
+        if path.is_file():
+            loaded = datasets.load_dataset("parquet", data_files=str(path), split="train")
         elif (path / "dataset_info.json").is_file():
             loaded = datasets.load_from_disk(str(path))
         else:
@@ -92,14 +144,14 @@ def _by_datasets(location: str, path: Path) -> Located:
         yield f"{location}[{index}]", row
 
 
-def example(row: Any, row_id: str, where: str) -> Example:
-    """instruction (required), input, output: texts."""
+def example(row: Any, row_id: str, where: str, *, answered: bool = False) -> Example:
+    """instruction (required), input, output (required if `answered`): texts."""
     fields = _mapping(row, where)
     return Example(
         row_id,
         _text(fields, "instruction", where),
         _text(fields, "input", where, ""),
-        _text(fields, "output", where, ""),
+        _text(fields, "output", where, None if answered else ""),
         _text(fields, "dataset", where, ""),
     )
 
@@ -142,7 +194,16 @@ def _text(fields: Mapping[str, Any], name: str, where: str, default: str | None 
     if not isinstance(value, str):
         have = ", ".join(map(str, fields)) or "nothing"
         raise SpecError(f"{where}: {name}={value!r} must be text; the row has {have}")
-    return value
+    return _whole(value, name, where)
+
+
+def _whole(text: str, name: str, where: str) -> str:
+    """Refuses half of a surrogate pair: JSON can write one, and neither a file nor a tokenizer takes it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise SpecError(f"{where}: {name} is no Unicode text ({error}); mend the \\u escapes") from None
+    return text
 
 
 def _prompt(fields: Mapping[str, Any], where: str) -> str:
@@ -158,13 +219,19 @@ def _answer(value: Any, name: str, where: str) -> str:
 def _last_message(value: Any, role: str, name: str, where: str) -> str:
     """Text as it is, or the content of a conversation's only message of `role`."""
     if isinstance(value, str):
-        return value
+        return _whole(value, name, where)
     if isinstance(value, list) and all(
         isinstance(m, Mapping) and isinstance(m.get("content"), str) for m in value
     ):
+        other = {str(m.get("role")) for m in value} - {"user", "assistant"}
+        if other:
+            raise SpecError(
+                f"{where}: {name} has a message of role {min(other)}, which no prompt here holds; "
+                "put what it says into the user's message, or take it out"
+            )
         found = [m["content"] for m in value if m.get("role") == role]
         if len(found) == 1:
-            return str(found[0])
+            return _whole(str(found[0]), name, where)
         raise SpecError(
             f"{where}: {name} has {len(found)} messages of role {role}; "
             "exactly one is supported (single turn)"

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from alpacafarm.artifacts.fingerprint import fingerprint
-from alpacafarm.errors import PlanError
+from alpacafarm.errors import ArtifactError, PlanError
 from alpacafarm.ports import Upstream
 from alpacafarm.spec.base import Strict
 from alpacafarm.spec.data import FilesData, WorldData
@@ -45,9 +45,9 @@ def rows(up: Upstream, data: WorldData | FilesData, split: str) -> Stage:
             "Parquet or CSV file with instruction, input and output"
         )
     source = {"file": source_node(f"data.{key}", location)}
-    return _rows_stage(
-        up, split, "alpacafarm.data.files:read", FileRows(split=split, shape="examples"), source
-    )
+    spec = FileRows(split=split, shape="examples")
+    # 2: a row without an output is refused, and a CSV file's cells are text
+    return replace(_rows_stage(up, split, "alpacafarm.data.files:read", spec, source), version=2)
 
 
 def pairs_from_file(up: Upstream, key: str, location: str) -> Node:
@@ -69,7 +69,10 @@ def source_node(key: str, location: str, kind: Kind = Kind.ROWS) -> Given:
     """A file or folder by its content, or a hub name by its name."""
     path = Path(location).expanduser()
     if path.exists():
-        return Given(kind, str(path.resolve()), fingerprint(path.resolve()))
+        try:
+            return Given(kind, str(path.resolve()), fingerprint(path.resolve()))
+        except (ArtifactError, OSError) as error:
+            raise PlanError(f"{key}={location}: cannot be read: {error}; set {key} to another") from None
     if location.startswith(("/", ".", "~")) or location.count("/") != 1 or path.suffix:
         raise PlanError(
             f"{key}={location}: there is no such file; "

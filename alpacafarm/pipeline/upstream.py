@@ -120,4 +120,7 @@ def given(key: str, kind: Kind, location: str, revision: str | None) -> Given:
             f"{key}={location}: the folder has neither config.json nor model/config.json; "
             f"set {key} to a Hugging Face folder or an artifact folder of the store"
         )
-    return Given(kind, str(folder), fingerprint(folder), revision)
+    try:
+        return Given(kind, str(folder), fingerprint(folder), revision)
+    except OSError as error:
+        raise PlanError(f"{key}={location}: cannot be read: {error}; set {key} to another folder") from None

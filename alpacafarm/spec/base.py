@@ -8,9 +8,14 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 
 class Strict(BaseModel):
-    """A frozen spec. `3` is accepted where a float is asked for; nothing else changes its type."""
+    """A frozen spec. `3` is accepted where a float is asked for; nothing else changes its type.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+    Infinity and NaN are refused: JSON, which keys and spec.json are made of, has neither.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
     def canonical(self, *, exclude: set[str] | None = None) -> dict[str, Any]:
         """The spec as plain JSON values, for keys and files."""

@@ -1,6 +1,6 @@
 """`method`: what every method's Spec builds on. A method's own Spec stands in its module."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -14,7 +14,7 @@ class OptimSpec(Strict):
     batch_size: int = Field(ge=1)
     schedule: Literal["cosine", "linear", "constant"]
     warmup_fraction: float = Field(ge=0, lt=1)
-    betas: list[float] = Field(min_length=2, max_length=2)
+    betas: list[Annotated[float, Field(ge=0, lt=1)]] = Field(min_length=2, max_length=2)
     eps: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
     max_grad_norm: float = Field(gt=0)

@@ -18,6 +18,8 @@ from alpacafarm.spec.judge import RecordedJudge, RewardJudge
 from alpacafarm.spec.method import MethodSpec
 from alpacafarm.spec.model import ModelSpec, Sampling
 
+NAME_BYTES = 200  # file systems take 255
+
 
 class TrackingSpec(Strict):
     """Where metrics go besides `log.jsonl`."""
@@ -84,6 +86,7 @@ class RunSpec(Strict):
     @model_validator(mode="after")
     def groups_agree(self) -> "RunSpec":
         problems = [
+            *self._name_problems(),
             *self._sampling_problems(),
             *self._judge_problems(),
             *self._data_problems(),
@@ -92,6 +95,21 @@ class RunSpec(Strict):
         if problems:
             refuse(*problems)
         return self
+
+    def _name_problems(self) -> list[Problem]:
+        """The name is that of the folder above the run's, too."""
+        if (
+            self.name in (".", "..")
+            or "/" in self.name
+            or not self.name.isprintable()
+            or len(self.name.encode()) > NAME_BYTES
+        ):
+            text = (
+                f"must be good for a folder's name: no slash, no control character, at most {NAME_BYTES} bytes; "
+                "set name=NAME, and hydra.run.dir=FOLDER for another place"
+            )
+            return [Problem("name", self.name, text)]
+        return []
 
     def _sampling_problems(self) -> list[Problem]:
         problems = []

@@ -111,18 +111,14 @@ def collate(rows: Sequence[Tokens], pad_id: int) -> SequenceBatch:
 
 
 @dataclass(frozen=True)
-class PairBatch(Batch):
-    """Pairs of responses. Weight: pairs.
-
-    Rows 0..B-1 of `sequences` hold output 1 of each pair, rows B..2B-1 output 2.
-    """
+class OverSequences(Batch):
+    """A batch that adds something to sequences and counts as they do."""
 
     sequences: SequenceBatch
-    probability_2_B: Tensor  # that output 2 is the better one: 0, 1, or between (0.5 is a tie)
 
     @property
     def rows(self) -> int:
-        return self.probability_2_B.size(0)
+        return self.sequences.rows
 
     @property
     def real_tokens(self) -> int:
@@ -131,6 +127,20 @@ class PairBatch(Batch):
     @property
     def computed_tokens(self) -> int:
         return self.sequences.computed_tokens
+
+
+@dataclass(frozen=True)
+class PairBatch(OverSequences):
+    """Pairs of responses. Weight: pairs.
+
+    Rows 0..B-1 of `sequences` hold output 1 of each pair, rows B..2B-1 output 2.
+    """
+
+    probability_2_B: Tensor  # that output 2 is the better one: 0, 1, or between (0.5 is a tie)
+
+    @property
+    def rows(self) -> int:
+        return self.probability_2_B.size(0)
 
 
 def collate_pairs(

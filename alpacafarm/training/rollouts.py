@@ -17,7 +17,7 @@ from alpacafarm.ops.advantage import gae, shaped_rewards
 from alpacafarm.ops.kl import clamped, estimate, k1, k3
 from alpacafarm.ops.masked import Moments, moments, whiten
 from alpacafarm.ports import Dist
-from alpacafarm.text.collate import Batch, SequenceBatch, Tokens, collate
+from alpacafarm.text.collate import OverSequences, SequenceBatch, Tokens, collate
 
 Fidelity = Literal["corrected", "published"]
 
@@ -96,26 +96,13 @@ def _population(x_BT: Tensor, mask_BT: Tensor, shaping: Shaping, dist: Dist) -> 
 
 
 @dataclass(frozen=True)
-class RolloutBatch(Batch):
+class RolloutBatch(OverSequences):
     """A micro-batch of PPO. Weight: response tokens (`corrected`), or every position (`published`)."""
 
-    sequences: SequenceBatch
     logprob_BT: Tensor
     value_BT: Tensor
     advantage_BT: Tensor
     return_BT: Tensor
-
-    @property
-    def rows(self) -> int:
-        return self.sequences.rows
-
-    @property
-    def real_tokens(self) -> int:
-        return self.sequences.real_tokens
-
-    @property
-    def computed_tokens(self) -> int:
-        return self.sequences.computed_tokens
 
 
 def cut(

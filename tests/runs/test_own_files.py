@@ -222,6 +222,22 @@ def test_malformed_row_ends_the_command_with_two_before_any_training(own, tmp_pa
     assert not (tmp_path / "store" / "policy").exists()
 
 
+def test_a_failed_job_does_not_end_the_sweep_but_is_told_by_its_exit_code(own, tmp_path):
+    bad = write(tmp_path / "bad.jsonl", [GOOD, {"instruction": 1}])
+    good = write(tmp_path / "good.jsonl", rows("sft", 20))
+    asked = farm.tiny("sft", *FILES, "eval=none", f"data.sft={bad},{good}", world=False)
+    done = subprocess.run(
+        farm.command("-m", *asked, "store=store", "hydra.sweep.dir=sweep"),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "bad.jsonl:2: instruction=1 must be text" in done.stderr
+    assert "Error executing job" not in done.stderr
+    assert farm.read(tmp_path / "sweep" / "1").states["sft"] == "made"
+
+
 @pytest.mark.parametrize("form", ["artifact", "folder"])
 def test_given_sft_is_used_and_gives_the_same_policy(perform, form):
     made = perform("ppo")
