@@ -114,7 +114,7 @@ def requirement(details: ErrorDetails, path: str) -> tuple[str, str]:
             return "must be a text", f"set {path}=TEXT, for example"
         case "too_short" | "too_long":
             count = context.get("min_length", context.get("max_length"))
-            return f"must have {count} entries", f"change {path}"
+            return f"must be a list of {count} entries", f"change {path}"
         case "string_type":
             return "must be a text", f"put it in quotes: '{path}=\"{details['input']}\"'"
         case "string_too_short":
@@ -174,7 +174,8 @@ def raw_config(cfg: DictConfig, overrides: Sequence[str], groups: Sequence[str])
     """The composed config as plain values; with `spec=FILE` the file's, under the other overrides."""
     if cfg.get("spec") is None:
         return plain(cfg)
-    overrides = [o.lstrip("+") for o in overrides if not o.startswith("spec=")]
+    asked = (o.lstrip("+") for o in overrides)
+    overrides = [o for o in asked if not o.startswith(("spec=", "hydra.", "hydra/"))]
     grouped = [o for o in overrides if o.split("=")[0] in groups]
     if grouped:
         raise SpecError(

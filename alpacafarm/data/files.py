@@ -125,8 +125,8 @@ def _by_datasets(location: str, path: Path) -> Located:
 
     if path.is_file() and path.suffix.lower() != ".parquet":
         raise SpecError(
-            f"{location}: a name that ends in {path.suffix or 'nothing'} tells no format; rename it to end in "
-            ".json, .jsonl, .ndjson, .csv, .tsv or .parquet, whichever it holds"
+            f"{location}: a name that ends in {path.suffix or 'nothing'} tells no format; rename it to end "
+            "in .json, .jsonl, .ndjson, .csv, .tsv or .parquet, whichever it holds"
         )
     try:
         if path.is_file():

@@ -45,9 +45,9 @@ def rows(up: Upstream, data: WorldData | FilesData, split: str) -> Stage:
             "Parquet or CSV file with instruction, input and output"
         )
     source = {"file": source_node(f"data.{key}", location)}
-    spec = FileRows(split=split, shape="examples")
+    file_rows = FileRows(split=split, shape="examples")
     # 2: a row without an output is refused, and a CSV file's cells are text
-    return replace(_rows_stage(up, split, "alpacafarm.data.files:read", spec, source), version=2)
+    return replace(_rows_stage(up, split, "alpacafarm.data.files:read", file_rows, source), version=2)
 
 
 def pairs_from_file(up: Upstream, key: str, location: str) -> Node:

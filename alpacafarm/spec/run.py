@@ -105,8 +105,8 @@ class RunSpec(Strict):
             or len(self.name.encode()) > NAME_BYTES
         ):
             text = (
-                f"must be good for a folder's name: no slash, no control character, at most {NAME_BYTES} bytes; "
-                "set name=NAME, and hydra.run.dir=FOLDER for another place"
+                f"must be good for a folder's name: no slash, no control character, at most {NAME_BYTES} "
+                "bytes; set name=NAME, and hydra.run.dir=FOLDER for another place"
             )
             return [Problem("name", self.name, text)]
         return []

@@ -84,7 +84,7 @@ def test_a_saved_spec_fed_back_is_the_same_run(job, tmp_path, method):
 def test_either_kl_coef_changes_a_saved_spec(job, tmp_path, key):
     path = tmp_path / "spec.json"
     path.write_text(job("method=ppo", "kl_coef=0.5").spec.model_dump_json())
-    spec = job(f"spec={path}", f"{key}=0.25").spec
+    spec = job(f"spec={path}", f"{key}=0.25", "hydra.run.dir=elsewhere").spec
     assert (spec.kl_coef, spec.method.kl_coef) == (0.25, 0.25)
 
 

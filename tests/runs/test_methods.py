@@ -130,6 +130,18 @@ def test_spec_of_a_run_repeats_it(perform, tmp_path, method):
     assert (again.folder / "spec.json").read_text() == (first.folder / "spec.json").read_text()
 
 
+def test_spec_of_a_run_is_repeated_and_changed_from_the_shell(perform, tmp_path):
+    first = perform("ppo")
+    command = [f"spec={first.folder / 'spec.json'}", "method.kl_coef=0.1"]
+    again = farm.by_command(tmp_path / "again", command)
+    assert again.result["kl_coef"] == 0.1
+    assert {name for name, key in again.keys.items() if key != first.keys[name]} == {
+        "ppo",
+        "decode policy",
+        "compare",
+    }
+
+
 def test_other_kl_coef_trains_only_ppo_anew(perform):
     first, second = perform("ppo"), perform("ppo", "kl_coef=0.1")
     changed = {name for name, key in second.keys.items() if key != first.keys[name]}
