@@ -80,7 +80,7 @@ def read(folder: Path) -> Record:
         manifest = Manifest(**{name: raw[name] for name in names} | {"kind": Kind(raw["kind"])})
         sizes = {name: raw["sizes"][name] for name in manifest.files}
         return Record(manifest, sizes, raw["identity"], raw["commit"], folder)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise ArtifactError(f"{path} is missing") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{path} cannot be read: {type(error).__name__}: {error}") from error

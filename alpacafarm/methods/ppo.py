@@ -281,6 +281,11 @@ def standardisation(spec: Spec, reward: Artifact) -> tuple[float, float]:
             f"method.reward_std={spec.reward_std} needs the reward model's mean and deviation, "
             "which the given one does not record; set method.reward_std=null to use raw scores"
         )
+    if not reward.facts["reward_std"]:
+        raise ArtifactError(
+            f"method.reward_std={spec.reward_std}: the reward model gave the same score to every answer "
+            "that it was measured on, which cannot be scaled; give more varied pairs or set it to null"
+        )
     return float(reward.facts["reward_mean"]), float(reward.facts["reward_std"])
 
 

@@ -1,5 +1,6 @@
 """What a plan may build on. Here specs become stages, with the model's settings and the run's seed."""
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -121,6 +122,29 @@ def given(key: str, kind: Kind, location: str, revision: str | None) -> Given:
             f"set {key} to a Hugging Face folder or an artifact folder of the store"
         )
     try:
+        check_kind(key, kind, folder)
         return Given(kind, str(folder), fingerprint(folder), revision)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise PlanError(f"{key}={location}: cannot be read: {error}; set {key} to another folder") from None
+
+
+def check_kind(key: str, kind: Kind, folder: Path) -> None:
+    """PlanError for a reward model in a policy's place, or the reverse.
+
+    With tied embeddings transformers would load the one as the other and miss no weight. A folder that does
+    not say what it is passes.
+    """
+    config = next(
+        (f for f in (folder / "config.json", folder / "model" / "config.json") if f.is_file()), None
+    )
+    told = json.loads(config.read_text(encoding="utf-8")) if config else {}
+    made_for = told.get("architectures") if isinstance(told, Mapping) else None
+    if not made_for:
+        return
+    scores = any(str(name).endswith("ForSequenceClassification") for name in made_for)
+    if scores != (kind is Kind.REWARD):
+        wanted = "a reward model (a sequence classifier)" if kind is Kind.REWARD else "a policy"
+        raise PlanError(
+            f"{key}={folder}: it holds a {made_for[0]}, and {wanted} is required; "
+            f"set {key} to a folder with one"
+        )

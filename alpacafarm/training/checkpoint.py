@@ -1,12 +1,15 @@
 """Save and resume inside a stage: weights, optimiser, random states, meter, position; all ranks or none."""
 
 import json
+import logging
 import shutil
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from alpacafarm.ports import Context, Engine
+
+log = logging.getLogger(__name__)
 
 
 class Checkpoints:
@@ -23,7 +26,7 @@ class Checkpoints:
 
     def restore(self) -> tuple[int, dict[str, Any]]:
         """The step to go on from and the loop's own state; (0, {}) when nothing was saved."""
-        found = self.ctx.dist.broadcast(json.loads(self.latest.read_text()) if self.latest.exists() else None)
+        found = self.ctx.dist.broadcast(self._found() if self.ctx.dist.rank == 0 else None)
         if found is None:
             self.ctx.track.rewind(0)
             return 0, {}
@@ -31,6 +34,20 @@ class Checkpoints:
         self.ctx.track.rewind(found["step"])
         self.ctx.meter.restore(found["meter"])
         return int(found["step"]), dict(found["state"])
+
+    def _found(self) -> dict[str, Any] | None:
+        """What `latest.json` says. A damaged one, or one without its checkpoint, costs the progress."""
+        if not self.latest.exists():
+            return None
+        try:
+            found: dict[str, Any] = json.loads(self.latest.read_text())
+            if (self.ctx.scratch / found["folder"]).is_dir():
+                return found
+            problem = f"{found['folder']} is not there"
+        except (ValueError, KeyError, TypeError) as error:
+            problem = f"{type(error).__name__}: {error}"
+        log.warning("%s is damaged (%s); the stage starts from its beginning", self.latest, problem)
+        return None
 
     def save_if_due(self, step: int, state: Mapping[str, Any] | None = None) -> None:
         """Saves when `checkpoint_every_s` has passed on rank 0."""

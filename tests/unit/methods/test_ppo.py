@@ -7,8 +7,11 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from alpacafarm.errors import ArtifactError
 from alpacafarm.methods import ppo
+from alpacafarm.ports import Artifact
 from alpacafarm.spec.model import Sampling
+from alpacafarm.stage import Kind
 from tests.unit.methods.conftest import Tiny, optim
 
 
@@ -119,3 +122,11 @@ def test_rollouts_must_be_a_multiple_of_the_batch():
 def test_raw_scores_need_no_record_of_the_reward_model(tiny: Tiny):
     assert ppo.standardisation(spec(reward_std=None), tiny.policy) == (0.0, 1.0)
     assert math.isclose(ppo.standardisation(spec(), tiny.reward)[1], 1.0)
+
+
+@pytest.mark.parametrize("deviation", [0.0, None])  # null is how a NaN is written
+def test_scores_without_deviation_are_not_scaled(tmp_path, deviation):
+    reward = Artifact(tmp_path, Kind.REWARD, "key", {"reward_mean": 0.5, "reward_std": deviation})
+    with pytest.raises(ArtifactError, match=r"^method\.reward_std=1\.0: .* same score .*set it to null"):
+        ppo.standardisation(spec(), reward)
+    assert ppo.standardisation(spec(reward_std=None), reward) == (0.0, 1.0)

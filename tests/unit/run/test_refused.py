@@ -18,7 +18,10 @@ from alpacafarm.errors import SpecError
         ),
         (["method.optim.eps=nan"], r"^method\.optim\.eps=NaN: must be a number"),
         (["method.optim.betas=[2,0.9]"], r"^method\.optim\.betas\.0=2: must be less than 1"),
-        (["method.optim.betas=[0.9]"], r"^method\.optim\.betas=\[0\.9\]: must be a list of 2 entries; change"),
+        (
+            ["method.optim.betas=[0.9]"],
+            r"^method\.optim\.betas=\[0\.9\]: must be a list of 2 entries",
+        ),
         (["name=null"], r"^name=null: must be a text; set name=TEXT"),
         (["name='a/b'"], r"^name=a/b: must be good for a folder's name: no slash"),
         (["name=.."], r"^name=\.\.: must be good for a folder's name"),

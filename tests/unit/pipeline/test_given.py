@@ -1,0 +1,49 @@
+"""A given folder is refused where it says that it is something else than what is asked for."""
+
+import json
+
+import pytest
+
+from alpacafarm.errors import PlanError
+from alpacafarm.pipeline.upstream import given
+from alpacafarm.stage import Kind
+
+POLICY, REWARD = "LlamaForCausalLM", "LlamaForSequenceClassification"
+
+
+def folder(home, text, inside=""):
+    (home / inside).mkdir(exist_ok=True)
+    (home / inside / "config.json").write_text(text)
+    return str(home)
+
+
+@pytest.mark.parametrize("inside", ["", "model"])
+@pytest.mark.parametrize(
+    ("kind", "architecture", "message"),
+    [
+        (Kind.POLICY, REWARD, rf"^given\.x=/.*: it holds a {REWARD}, and a policy is required; set given\.x"),
+        (Kind.REWARD, POLICY, rf"^given\.x=/.*: it holds a {POLICY}, and a reward model .* is required"),
+    ],
+)
+def test_a_model_of_the_other_kind_is_refused(tmp_path, inside, kind, architecture, message):
+    path = folder(tmp_path, json.dumps({"architectures": [architecture]}), inside)
+    with pytest.raises(PlanError, match=message):
+        given("given.x", kind, path, None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        (Kind.POLICY, {"architectures": [POLICY]}),
+        (Kind.REWARD, {"architectures": [REWARD]}),
+        (Kind.REWARD, {"architectures": None}),
+        (Kind.POLICY, {}),
+    ],
+)
+def test_what_fits_or_does_not_say_passes(tmp_path, kind, config):
+    assert given("given.x", kind, folder(tmp_path, json.dumps(config)), None).kind is kind
+
+
+def test_a_config_that_is_no_json_is_refused_by_its_key(tmp_path):
+    with pytest.raises(PlanError, match=r"^given\.x=/.*: cannot be read: .*; set given\.x to another folder"):
+        given("given.x", Kind.POLICY, folder(tmp_path, "{"), None)
