@@ -41,11 +41,11 @@ class Inline:
 
 
 def run_here(folder: Path, worker: str) -> None:
-    """The stage's function in this process. Its traceback goes to `rank0.log`; ours goes on as it is."""
+    """The stage's function in this process. The traceback of what it did not foresee goes to `rank0.log`."""
     try:
         import_module(worker).run_stage(folder)
-    except AlpacaFarmError:
-        raise
+    except AlpacaFarmError as error:
+        raise located(error, folder) from error
     except Exception as error:
         path = folder / "rank0.log"
         with path.open("a", encoding="utf-8") as file:
@@ -54,6 +54,13 @@ def run_here(folder: Path, worker: str) -> None:
             f"stage {stage_name(folder)} failed: {type(error).__name__}: {error}\n"
             f"  folder: {folder}\n  log: {path}"
         ) from error
+
+
+def located(error: AlpacaFarmError, folder: Path) -> AlpacaFarmError:
+    """The same error with stage and folder, where a stage failed; a wrong spec speaks for itself."""
+    if error.exit_code != StageError.exit_code:
+        return error
+    return type(error)(f"stage {stage_name(folder)} failed: {error}\n  folder: {folder}")
 
 
 def stage_name(folder: Path) -> str:

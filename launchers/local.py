@@ -19,7 +19,7 @@ from alpacafarm import errors
 from alpacafarm.errors import AlpacaFarmError, StageError
 from alpacafarm.spec.cluster import ClusterSpec
 from launchers.gpus import visible_gpus
-from launchers.inline import Inline, run_here, stage_name
+from launchers.inline import Inline, located, run_here, stage_name
 from launchers.orphans import PARENT
 
 GRACE_S = 5.0  # between SIGTERM and SIGKILL
@@ -141,7 +141,7 @@ def _error(folder: Path, rank: int, code: int, world: int) -> AlpacaFarmError:
         told = json.loads((folder / "error.json").read_text(encoding="utf-8"))
     kind = vars(errors).get(told["type"])
     if isinstance(kind, type) and issubclass(kind, AlpacaFarmError):
-        return kind(told["message"])
+        return located(kind(told["message"]), folder)
     how = f"exited with code {code}" if code > 0 else f"was killed by {signal.Signals(-code).name}"
     path = _log(folder, rank)
     tail = "\n".join(f"    {line}" for line in _tail(path))
