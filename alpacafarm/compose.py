@@ -214,6 +214,21 @@ def dotted(node: Any, prefix: str = "") -> list[str]:
     return keys
 
 
+def anywhere(spec: RunSpec) -> dict[str, Any]:
+    """The spec with its paths absolute, so that it gives the same run from any working directory."""
+
+    def absolute(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: part if key == "kind" else absolute(part) for key, part in value.items()}
+        is_path = isinstance(value, str) and Path(value).expanduser().exists()
+        return str(Path(value).expanduser().resolve()) if is_path else value
+
+    told = spec.canonical()
+    groups = {name: absolute(told[name]) for name in ("data", "given")}
+    model = {**told["model"], "path": absolute(told["model"]["path"])}
+    return {**told, **groups, "model": model, "store": str(Path(spec.store).expanduser().resolve())}
+
+
 def read_spec(path: Path) -> dict[str, Any]:
     """The `spec.json` of an earlier run as a raw config."""
     try:

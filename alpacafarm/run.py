@@ -5,6 +5,7 @@ Nothing here imports torch: a wrong key, `action=plan` and `--help` answer at on
 """
 
 import itertools
+import json
 import os
 import re
 import signal
@@ -166,7 +167,7 @@ def perform(job: Job, folder: Path) -> None:
     from alpacafarm.worker import Settings
 
     started, spec = time.perf_counter(), job.spec
-    write_text(folder / "spec.json", spec.model_dump_json(indent=1) + "\n")
+    write_text(folder / "spec.json", json.dumps(compose.anywhere(spec), indent=1) + "\n")
     settings = Settings(
         cluster=spec.cluster, tracking=spec.tracking, run_name=spec.name, run_folder=str(folder.resolve())
     )

@@ -16,6 +16,12 @@ ABOUT_THE_MAKING = {NAME, "stage.json", "stage.log", "log.jsonl"}  # of our arti
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
+def is_hub_id(location: str) -> bool:
+    """Whether a location that does not exist here can be `owner/name` on the hub, and no mistyped path."""
+    owner, slash, _ = location.partition("/")
+    return bool(slash) and HUB_ID.fullmatch(location) is not None and not Path(owner).is_dir()
+
+
 def fingerprint(path: str | Path, revision: str | None = None) -> str:
     """Equal for equal content, wherever it lies and whenever it was written.
 

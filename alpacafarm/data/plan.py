@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from alpacafarm.artifacts.fingerprint import fingerprint
+from alpacafarm.artifacts.fingerprint import fingerprint, is_hub_id
 from alpacafarm.errors import ArtifactError, PlanError
 from alpacafarm.ports import Upstream
 from alpacafarm.spec.base import Strict
@@ -73,7 +73,7 @@ def source_node(key: str, location: str, kind: Kind = Kind.ROWS) -> Given:
             return Given(kind, str(path.resolve()), fingerprint(path.resolve()))
         except (ArtifactError, OSError) as error:
             raise PlanError(f"{key}={location}: cannot be read: {error}; set {key} to another") from None
-    if location.startswith(("/", ".", "~")) or location.count("/") != 1 or path.suffix:
+    if path.suffix or not is_hub_id(location):
         raise PlanError(
             f"{key}={location}: there is no such file; "
             f"set {key} to a JSON, JSON lines, Parquet or CSV file or to a hub dataset"

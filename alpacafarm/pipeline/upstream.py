@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from alpacafarm import lookup
-from alpacafarm.artifacts.fingerprint import fingerprint
+from alpacafarm.artifacts.fingerprint import fingerprint, is_hub_id
 from alpacafarm.data import plan as data_plan
 from alpacafarm.errors import PlanError
 from alpacafarm.spec.base import Strict
@@ -108,7 +108,7 @@ def given(key: str, kind: Kind, location: str, revision: str | None) -> Given:
     """An artifact folder, a Hugging Face folder, or else a hub id (which is not looked up here)."""
     path = Path(location).expanduser()
     if not path.exists():
-        if location.startswith(("/", ".", "~")) or location.count("/") != 1:
+        if not is_hub_id(location):
             raise PlanError(
                 f"{key}={location}: there is no such folder and this is no hub id (owner/name); "
                 f"set {key} to a folder that transformers can load"

@@ -98,3 +98,15 @@ def test_machine_settings_are_in_no_key(job, method):
     keys = [s.key for s in job(f"method={method}").plan.stages]
     machine = ["cluster=local_2proc", "cluster.micro_batch=3", "cluster.engine=deepspeed", "store=elsewhere"]
     assert [s.key for s in job(f"method={method}", *machine, "name=other").plan.stages] == keys
+
+
+def test_a_saved_spec_holds_whole_paths(job, tmp_path, monkeypatch):
+    (tmp_path / "rows.jsonl").write_text('{"instruction": "a", "output": "b"}\n')
+    (tmp_path / "files").mkdir()  # a folder with the name of a kind must not be taken for it
+    monkeypatch.chdir(tmp_path)
+    made = job("method=sft", "data=files", "model=scratch", "eval=none", "data.sft=rows.jsonl", "store=store")
+    saved = compose.anywhere(made.spec)
+    assert saved["data"]["sft"] == str(tmp_path / "rows.jsonl")
+    assert saved["data"]["kind"] == "files"
+    assert saved["store"] == str(tmp_path / "store")
+    assert saved["model"]["path"] is None
