@@ -10,7 +10,7 @@ from alpacafarm.data.world import examples
 from alpacafarm.engine.dist import SingleProcess
 from alpacafarm.models import load
 from alpacafarm.pipeline.context import StageContext
-from alpacafarm.ports import Artifact
+from alpacafarm.ports import Artifact, Dist
 from alpacafarm.spec.cluster import ClusterSpec, OffloadSpec, ZeroSpec
 from alpacafarm.spec.method import OptimSpec
 from alpacafarm.spec.model import ArchitectureSpec, ModelSpec
@@ -73,10 +73,18 @@ class Tiny:
     reward: Artifact
     rows: Artifact
 
-    def context(self, name: str, *, model: ModelSpec = MODEL, cluster: ClusterSpec = CLUSTER) -> StageContext:
+    def context(
+        self,
+        name: str,
+        *,
+        model: ModelSpec = MODEL,
+        cluster: ClusterSpec = CLUSTER,
+        dist: Dist | None = None,
+    ) -> StageContext:
+        dist = dist or SingleProcess()
         folder = self.home / name
         for part in ("out", "scratch"):
-            (folder / part).mkdir(parents=True)
+            (folder / part).mkdir(parents=True, exist_ok=dist.world > 1)
         return StageContext(
             name=name,
             seed=7,
@@ -84,13 +92,18 @@ class Tiny:
             scratch=folder / "scratch",
             model=model,
             cluster=cluster,
-            dist=SingleProcess(),
-            track=JsonLines(folder / "out" / "log.jsonl"),
+            dist=dist,
+            track=JsonLines(folder / "out" / "log.jsonl", dist.rank),
         )
 
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> Tiny:
+    return make(tmp_path)
+
+
+def make(tmp_path: Path) -> Tiny:
+    """Writes a policy, a reward model and rows under `tmp_path`."""
     from alpacafarm.data.rows import write_rows
 
     rows = examples(WorldRows(split="sft", rows=24, seed=0))
@@ -101,6 +114,11 @@ def tiny(tmp_path: Path) -> Tiny:
         tokenizer.save_pretrained(str(tmp_path / name))
     policy.save_pretrained(str(tmp_path / "policy"))
     load.reward_from_policy(tmp_path / "policy", seed=2).save_pretrained(str(tmp_path / "reward"))
+    return at(tmp_path)
+
+
+def at(tmp_path: Path) -> Tiny:
+    """What `make` wrote, for another process."""
     facts = {"reward_mean": 0.0, "reward_std": 1.0, "end_with_eos": True}
     return Tiny(
         home=tmp_path,

@@ -1,0 +1,52 @@
+"""SFT, a reward model and PPO as stages on this rank, for `test_stages_across_ranks`."""
+
+from pathlib import Path
+from typing import Any
+
+from alpacafarm.methods import ppo, rm, sft
+from alpacafarm.ports import Artifact, Dist
+from alpacafarm.spec.cluster import ClusterSpec
+from alpacafarm.stage import Kind
+from tests.unit.methods.conftest import CLUSTER, at, optim
+from tests.unit.methods.test_ppo import inputs, spec
+
+BATCH = 7  # of 24 rows: uneven over two ranks and over micro-batches of 4, and a short last step
+
+
+def cluster(stage: int | None) -> ClusterSpec:
+    """DeepSpeed at a ZeRO stage, every tensor sharded at stage 3; plain torch for None."""
+    if stage is None:
+        return CLUSTER
+    zero = CLUSTER.zero.model_copy(update={"stage": stage, "persistence_threshold": 0})
+    return CLUSTER.model_copy(update={"engine": "deepspeed", "zero": zero})
+
+
+def train_all(dist: Dist, home: str, stages: list[int | None]) -> None:
+    """Leaves a log for each method and ZeRO stage in `<home>/<method>-<stage>`."""
+    tiny = at(Path(home))
+    pairs = Artifact(Path(home) / "pairs", Kind.PAIRS, "pairs")
+    # A larger epsilon than usual: Adam amplifies what rounding leaves of gradients near zero.
+    even = optim(1e-3, BATCH).model_copy(update={"eps": 1e-4})
+    runs: dict[str, tuple[Any, Any, dict[str, Artifact]]] = {
+        "sft": (
+            sft.train,
+            sft.Spec(name="sft", epochs=1, optim=even),
+            {"init": tiny.policy, "rows": tiny.rows},
+        ),
+        "rm": (
+            rm.train,
+            rm.Spec(name="rm", epochs=1, held_out=4, end_with_eos=True, optim=even),
+            {"init": tiny.policy, "pairs": pairs},
+        ),
+        "ppo": (
+            ppo.train,
+            spec(optim=even.model_copy(update={"batch_size": 8}), steps=2),
+            inputs(tiny),
+        ),
+    }
+    for stage in stages:
+        for name, (train, settings, given) in runs.items():
+            ctx = tiny.context(f"{name}-{stage}", cluster=cluster(stage), dist=dist)
+            train(settings, given, ctx)
+            ctx.track.close()
+            dist.barrier()
