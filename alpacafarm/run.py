@@ -65,8 +65,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.argv[1:] = over_a_saved_spec(sys.argv[1:])
     try:
-        check(sys.argv[1:])
-        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(task)()
+        if not show_only(check(sys.argv[1:])):
+            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(task)()
     except AlpacaFarmError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
@@ -82,21 +82,41 @@ def main() -> None:
     sys.exit(failures[0] if failures else 0)
 
 
-def check(arguments: Sequence[str]) -> None:
-    """SpecError with what is wrong in any job of a command line, before the first one starts.
+def check(arguments: Sequence[str]) -> list[Job | Path]:
+    """The jobs of a command line, for `action=status` its store. SpecError with what is wrong in any of them.
 
-    Hydra's own flags (`--help`, `--cfg`, ...) run no job or need what is not known here (`--config-dir`).
+    Nothing for Hydra's own flags: they (`--help`, `--cfg`, ...) run no job, or need what is not known here
+    (`--config-dir`).
     """
     if {a for a in arguments if a.startswith("-")} - {"-m", "--multirun"}:
-        return
+        return []
     problems: list[str] = []
+    found: list[Job | Path] = []
     with configs():
         for overrides in jobs(arguments):
             with noted(problems):
                 cfg, choices = composed(overrides, problems)
-                if cfg.action != "status":
-                    prepared(cfg, overrides, choices)
+                if cfg.action == "status":
+                    check_store(cfg.store)
+                    found.append(Path(cfg.store).expanduser())
+                else:
+                    found.append(prepared(cfg, overrides, choices))
     refuse(problems)
+    return found
+
+
+def show_only(jobs: Sequence[Job | Path]) -> bool:
+    """Prints plans and stores where nothing else is asked for: then no run folder is made."""
+    if not jobs or any(isinstance(job, Job) and job.spec.action == "run" for job in jobs):
+        return False
+    from alpacafarm.report.status import show_plan, show_status
+
+    for job in jobs:
+        if isinstance(job, Job):
+            show_plan(job.spec, job.plan)
+        else:
+            show_status(job)
+    return True
 
 
 def task(cfg: DictConfig) -> None:

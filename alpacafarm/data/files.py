@@ -81,7 +81,7 @@ def _json_list(path: Path) -> Located:
     if not isinstance(rows, list):
         raise SpecError(f"{path}: holds a {type(rows).__name__}; a list of objects is required")
     for index, row in enumerate(rows):
-        yield f"{path}[{index}]", row
+        yield f"{path}: row {index + 1}", row
 
 
 def _separated(path: Path, delimiter: str) -> Located:
@@ -98,11 +98,11 @@ def _separated(path: Path, delimiter: str) -> Located:
     for index, cells in enumerate(rows):
         if len(cells) != len(columns):
             raise SpecError(
-                f"{path}[{index}]: {len(cells)} cells, and the first line names {len(columns)} columns; "
+                f"{path}: row {index + 1}: {len(cells)} cells, and the first line names {len(columns)}; "
                 "quote cells that hold the separator"
             )
         row: dict[str, Any] = {name: cell or None for name, cell in zip(columns, cells, strict=True)}
-        yield f"{path}[{index}]", row | _number(row, "preference")
+        yield f"{path}: row {index + 1}", row | _number(row, "preference")
 
 
 def _number(row: Mapping[str, Any], name: str) -> dict[str, float]:
@@ -141,7 +141,7 @@ def _by_datasets(location: str, path: Path) -> Located:
             "JSON, JSON lines, Parquet, CSV, a folder of `datasets` or a hub name are accepted"
         ) from error
     for index, row in enumerate(loaded):
-        yield f"{location}[{index}]", row
+        yield f"{location}: row {index + 1}", row
 
 
 def example(row: Any, row_id: str, where: str, *, answered: bool = False) -> Example:

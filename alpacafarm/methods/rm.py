@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 
 class Spec(MethodSpec):
-    """`held_out` pairs are kept from training to measure accuracy and the scores' mean and deviation."""
+    """`held_out` pairs, but no more than a tenth of them, are kept from training.
+
+    They measure accuracy and the scores' mean and deviation.
+    """
 
     epochs: int = Field(ge=1)
     optim: OptimSpec
@@ -44,7 +47,7 @@ def plan(spec: Spec, up: Upstream) -> Stage:
 
 
 def train(spec: Spec, inputs: Inputs, ctx: Context) -> None:
-    """Trains on all but `held_out` pairs; ties count as probability one half.
+    """Trains on all but the held-out pairs; ties count as probability one half.
 
     Records `reward_mean` and `reward_std` over the held-out responses (the training ones where none are held
     out), so that a consumer can centre and scale, and `accuracy` on held-out pairs with ties left out.
@@ -58,12 +61,13 @@ def train(spec: Spec, inputs: Inputs, ctx: Context) -> None:
     pairs = read_rows(inputs["pairs"].path / "pairs.jsonl", Preference)
     first, second, kept = tokenised(pairs, tokenizer, spec, ctx)
     order = sorted(range(len(kept)), key=lambda i: stable_seed(ctx.seed, "held out", kept[i].id))
-    held, used = order[: spec.held_out], order[spec.held_out :]
-    if not used:
+    if not kept:
         raise SpecError(
-            f"held_out={spec.held_out} leaves none of {len(kept)} pairs to train the reward model on; "
-            "set upstream.rm.held_out (or method.held_out with method=rm) lower, or give more pairs"
+            f"none of {len(pairs)} judged pairs is left to train the reward model on: every prompt has more "
+            f"than model.max_prompt_tokens={ctx.model.max_prompt_tokens}; raise it, or give shorter ones"
         )
+    count = min(spec.held_out, len(order) // 10)
+    held, used = order[:count], order[count:]
     reward = ctx.trainable(inputs["init"], spec.optim, head="reward")
 
     def collate_rows(indices: Sequence[int]) -> PairBatch:

@@ -1,5 +1,6 @@
 """`action=plan` and `action=status`: what would be made, and what there is. Without torch."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from rich.console import Console
@@ -22,7 +23,7 @@ def console() -> Console:
 
 
 def show_plan(spec: RunSpec, plan: Plan) -> None:
-    """The stages with key and state, why each one is to do, and the arithmetic that the spec implies."""
+    """The stages with key and state, why the first of them are to do, and what the spec implies."""
     store = Store(Path(spec.store).expanduser())
     number = {stage.key: str(i) for i, stage in enumerate(plan.stages, 1)}
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -32,7 +33,8 @@ def show_plan(spec: RunSpec, plan: Plan) -> None:
         parents = [number[parent.key] for parent in stage.inputs.values() if isinstance(parent, Stage)]
         given = [parent.location for parent in stage.inputs.values() if not isinstance(parent, Stage)]
         state = store.state(stage)
-        why = "" if state == "done" else store.explain(stage) or ""
+        follows = any(isinstance(p, Stage) and store.state(p) != "done" for p in stage.inputs.values())
+        why = "" if state == "done" or follows else store.explain(stage) or ""
         cells = (
             number[stage.key],
             stage.name,
@@ -46,12 +48,12 @@ def show_plan(spec: RunSpec, plan: Plan) -> None:
         table.add_row(*map(Text, cells))
     out = console()
     out.print(table)
-    for line in derived(spec):
+    for line in derived(spec, {stage.name for stage in plan.stages}):
         out.print(line, highlight=False)
 
 
-def derived(spec: RunSpec) -> list[str]:
-    """Numbers that follow from the spec and are written nowhere."""
+def derived(spec: RunSpec, made: Collection[str]) -> list[str]:
+    """Numbers that follow from the spec and are written nowhere, for the stages that are made."""
     world = process_count(spec)
     stage = spec.cluster.zero_stage(world=world, dtype=spec.model.dtype)
     engine = f"DeepSpeed ZeRO-{stage}" if spec.cluster.engine == "deepspeed" else "plain torch"
@@ -59,7 +61,7 @@ def derived(spec: RunSpec) -> list[str]:
     lines += memory_lines(spec, world=world, stage=stage)
     for role, method in [*spec.upstream.items(), (spec.method.name, spec.method)]:
         batch = getattr(getattr(method, "optim", None), "batch_size", None)
-        if batch is not None:
+        if batch is not None and role in made:
             accumulation = -(-batch // (world * spec.cluster.micro_batch))
             lines.append(
                 f"{role}: {batch} rows an update = up to {accumulation} micro-batch(es) on each process"

@@ -36,7 +36,7 @@ TUNED = [path.stem for path in files("tuned")]
 
 def test_there_are_groups_and_files():
     expected = {"model", "data", "method", "feedback", "feedback/judge", "eval", "eval/judge", "cluster"}
-    assert {*expected, "debug", "recipe"} <= {group for group, _ in CHOICES}
+    assert {*expected, "recipe"} <= {group for group, _ in CHOICES}
     assert len(CHOICES) >= 30
     assert len(TUNED) >= 10
 

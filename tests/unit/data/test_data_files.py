@@ -60,7 +60,7 @@ def test_a_byte_order_mark_is_no_content(tmp_path, name):
         (
             "r.csv",
             b"instruction,output\na,b,c\n",
-            r"r\.csv\[0\]: 3 cells, and the first line names 2 columns",
+            r"r\.csv: row 1: 3 cells, and the first line names 2",
         ),
         ("r.csv", b"output,output\na,b\n", r"r\.csv: a column's name comes twice"),
         ("r.csv", b'instruction\n"a"b\n', r"r\.csv: not CSV "),

@@ -62,5 +62,5 @@ def test_a_disk_that_refuses_is_told_without_a_traceback(tmp_path):
 
 
 def command(home, *overrides):
-    asked = [sys.executable, "-m", "alpacafarm.run", "method=sft", "debug=tiny", *overrides]
+    asked = [sys.executable, "-m", "alpacafarm.run", "method=sft", "data=tiny", *overrides]
     return subprocess.run(asked, cwd=home, capture_output=True, text=True)
