@@ -110,3 +110,24 @@ def test_a_saved_spec_holds_whole_paths(job, tmp_path, monkeypatch):
     assert saved["data"]["kind"] == "files"
     assert saved["store"] == str(tmp_path / "store")
     assert saved["model"]["path"] is None
+
+
+@pytest.mark.parametrize("path", files("recipe"), ids=lambda path: path.stem)
+def test_a_recipe_has_the_last_word(job, things, path):
+    """Every value that a recipe gives is the run's, the root's own keys included."""
+    asked = {k: v for k, v in yaml.safe_load(path.read_text(encoding="utf-8")).items() if k != "defaults"}
+    asked.pop("hydra", None)
+    needs = [need.format(**things) for need in NEEDS.get(f"recipe/{path.stem}", [])]
+    spec = job(f"recipe={path.stem}", *needs, "store=store").spec.canonical()
+    wanted = dict(leaves(asked))
+    assert wanted
+    found = dict(leaves(spec))
+    assert {key: found[key] for key in wanted} == wanted
+
+
+def leaves(node, prefix=""):
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
