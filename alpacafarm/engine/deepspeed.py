@@ -84,13 +84,13 @@ class DeepSpeedEngine:
             rounds = max(self.dist.gather(len(batches)))
             for i in range(rounds):
                 # Ranks with fewer micro-batches repeat their last one at weight 0: collectives must match.
-                batch, counts = batches[min(i, len(batches) - 1)], i < len(batches)
+                batch = batches[min(i, len(batches) - 1)]
+                share = float(i < len(batches) and batch.weight > 0)
                 self._engine.set_gradient_accumulation_boundary(i == rounds - 1)
                 loss_sum, metrics = loss(batch.to(self.device))
                 # DeepSpeed averages gradients over ranks; this loss is divided by the global weight already.
-                self._engine.backward(loss_sum * (self.world / weight if counts else 0.0))
-                if counts:
-                    sums.add(loss_sum, metrics)
+                self._engine.backward(loss_sum * (share * self.world / weight))
+                sums.add(loss_sum, metrics, share)
         finally:
             self._training = False
             self._engine.eval()

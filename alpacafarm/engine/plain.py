@@ -77,10 +77,11 @@ class PlainEngine:
         self.module.train()
         try:
             for batch in batches:
+                share = float(batch.weight > 0)
                 loss_sum, metrics = loss(batch.to(self.device))
-                (loss_sum / weight).backward()  # type: ignore[no-untyped-call]
+                (loss_sum * (share / weight)).backward()  # type: ignore[no-untyped-call]
                 self._collect_gradients()
-                sums.add(loss_sum, metrics)
+                sums.add(loss_sum, metrics, share)
         finally:
             self._training = False
             self.module.eval()

@@ -36,11 +36,12 @@ class Sums:
     loss: Tensor | None = None
     metrics: dict[str, Tensor] = field(default_factory=dict)
 
-    def add(self, loss: Tensor, metrics: Mapping[str, Tensor]) -> None:
-        loss = loss.detach().double()
+    def add(self, loss: Tensor, metrics: Mapping[str, Tensor], share: float = 1.0) -> None:
+        """`share` is 0 for a micro-batch that only keeps this rank in step with the others."""
+        loss = loss.detach().double() * share
         self.loss = loss if self.loss is None else self.loss + loss
         for name, value in metrics.items():
-            value = torch.as_tensor(value).detach().double()
+            value = torch.as_tensor(value).detach().double() * share
             self.metrics[name] = self.metrics[name] + value if name in self.metrics else value
 
     def update(self, dist: Dist, weight: float, grad_norm: float) -> Update:

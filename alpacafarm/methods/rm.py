@@ -91,7 +91,6 @@ def train(spec: Spec, inputs: Inputs, ctx: Context) -> None:
             batch_size=spec.optim.batch_size,
             epochs=spec.epochs,
             seed=ctx.seed,
-            world=ctx.dist.world,
         ),
         lengths=[max(first[i].length, second[i].length) for i in used],
         collate=collate_rows,

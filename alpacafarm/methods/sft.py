@@ -65,9 +65,7 @@ def token_steps(
     from alpacafarm.training.batches import Steps, step_rows
 
     return Steps(
-        rows_of=step_rows(
-            len(rows), batch_size=optim.batch_size, epochs=epochs, seed=ctx.seed, world=ctx.dist.world
-        ),
+        rows_of=step_rows(len(rows), batch_size=optim.batch_size, epochs=epochs, seed=ctx.seed),
         lengths=[row.length for row in rows],
         collate=lambda indices: collate([rows[i] for i in indices], pad_id),
         micro_batch=ctx.micro_batch,

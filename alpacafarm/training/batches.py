@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from alpacafarm.stats.seeds import stable_seed
@@ -11,30 +11,26 @@ from alpacafarm.text.collate import Batch
 B = TypeVar("B", bound=Batch)
 
 
-def step_rows(rows: int, *, batch_size: int, epochs: int, seed: int, world: int = 1) -> list[list[int]]:
+def step_rows(rows: int, *, batch_size: int, epochs: int, seed: int) -> list[list[int]]:
     """Row indices of every optimiser step: a fresh permutation each epoch, cut into batches.
 
-    An epoch's last batch is smaller when `batch_size` does not divide the rows; one with fewer rows than
-    ranks is added to the batch before it, so that every rank has work and no row is dropped.
+    An epoch's last batch is smaller when `batch_size` does not divide the rows. No row is dropped.
     """
     steps: list[list[int]] = []
     for epoch in range(epochs):
         order = list(range(rows))
         random.Random(stable_seed(seed, "epoch", epoch)).shuffle(order)
-        cut = [order[i : i + batch_size] for i in range(0, rows, batch_size)]
-        if len(cut) > 1 and len(cut[-1]) < world:
-            cut[-2].extend(cut.pop())
-        steps.extend(cut)
+        steps.extend(order[i : i + batch_size] for i in range(0, rows, batch_size))
     return steps
 
 
 def deal(
     indices: Sequence[int], lengths: Sequence[int], *, micro_batch: int, rank: int, world: int
 ) -> list[list[int]]:
-    """This rank's micro-batches of one step: rows of similar length together, equal work for every rank.
+    """This rank's micro-batches of one step: rows of similar length together, ranks share alike.
 
-    Rows are sorted by length and cut into micro-batches, which the ranks take in turn; the last rows are cut
-    finer when some rank would otherwise have none.
+    Rows are sorted by length and cut into micro-batches, which the ranks take in turn, cut finer where
+    some rank would otherwise have none. With fewer rows than ranks some ranks get nothing.
     """
     order = sorted(indices, key=lambda i: (lengths[i], i))
     size = max(1, min(micro_batch, len(order) // world))
@@ -60,4 +56,6 @@ class Steps(Generic[B]):
         cut = deal(
             self.rows_of[step], self.lengths, micro_batch=self.micro_batch, rank=self.rank, world=self.world
         )
+        if not cut:  # a row of another rank at weight 0, to keep step with it
+            return [replace(self.collate(self.rows_of[step][:1]), weight=0.0)]
         return [self.collate(rows) for rows in cut]
