@@ -96,13 +96,17 @@ def check(arguments: Sequence[str]) -> list[Job | Path]:
         for overrides in jobs(arguments):
             with noted(problems):
                 cfg, choices = composed(overrides, problems)
-                if cfg.action == "status":
-                    check_store(cfg.store)
-                    found.append(Path(cfg.store).expanduser())
-                else:
-                    found.append(prepared(cfg, overrides, choices))
+                found.append(asked(cfg, overrides, choices))
     refuse(problems)
     return found
+
+
+def asked(cfg: DictConfig, overrides: Sequence[str], choices: Sequence[str]) -> Job | Path:
+    """What one job is about: a run or its plan, or for `action=status` a store, which needs no method."""
+    if cfg.action != "status":
+        return prepared(cfg, overrides, choices)
+    check_store(cfg.store)
+    return Path(cfg.store).expanduser()
 
 
 def show_only(jobs: Sequence[Job | Path]) -> bool:
@@ -123,13 +127,10 @@ def task(cfg: DictConfig) -> None:
     """One job, called by Hydra."""
     job = HydraConfig.get()
     try:
-        if cfg.action == "status":
-            from alpacafarm.report.status import show_status
-
-            check_store(cfg.store)
-            show_status(Path(cfg.store).expanduser())
-            return
-        perform(prepared(cfg, job.overrides.task, list(job.runtime.choices)), Path(job.runtime.output_dir))
+        found = asked(cfg, job.overrides.task, list(job.runtime.choices))
+        if not show_only([found]):
+            assert isinstance(found, Job)
+            perform(found, Path(job.runtime.output_dir))
     except AlpacaFarmError as error:  # told here: Hydra adds words of its own to what it passes on
         print(error, file=sys.stderr)
         failures.append(error.exit_code)
@@ -172,15 +173,10 @@ def check_store(store: str) -> None:
 
 
 def perform(job: Job, folder: Path) -> None:
-    """Prints the plan, or executes it and writes spec.json, result.json and report.html into `folder`."""
+    """Executes the plan and writes spec.json, result.json and report.html into `folder`."""
     from alpacafarm.artifacts.store import Store
     from alpacafarm.data.rows import write_text
     from alpacafarm.pipeline.execute import execute
-    from alpacafarm.report.status import show_plan
-
-    if job.spec.action == "plan":
-        show_plan(job.spec, job.plan)
-        return
     from alpacafarm.report.collect import run_report
     from alpacafarm.report.render import write_report
     from alpacafarm.report.table import show

@@ -12,6 +12,7 @@ from typing import Any
 
 from alpacafarm import lookup
 from alpacafarm.artifacts.manifest import Outcome, now
+from alpacafarm.engine.single import SingleProcess
 from alpacafarm.errors import AlpacaFarmError
 from alpacafarm.ports import Artifact, Dist, Tracker
 from alpacafarm.spec.base import Strict
@@ -66,7 +67,7 @@ def run_stage(folder: Path) -> None:
 def connected(stage: Mapping[str, Any], cluster: ClusterSpec) -> Dist:
     """The other ranks of this stage. A stage that only moves rows has none and needs no torch."""
     if not stage["uses_devices"]:
-        return Alone()
+        return SingleProcess()
     import torch
     from transformers.utils import logging as transformers_logging
 
@@ -82,23 +83,6 @@ def connected(stage: Mapping[str, Any], cluster: ClusterSpec) -> Dist:
         int(stage["seed"]) + dist.rank
     )  # libraries' own draws; ours are seeded where they are made
     return dist
-
-
-class Alone:
-    """One process, without torch."""
-
-    rank, world = 0, 1
-
-    def total(self, values: typing.Sequence[float]) -> list[float]:
-        return list(values)
-
-    def gather(self, value: Any) -> list[Any]:
-        return [value]
-
-    def broadcast(self, value: Any) -> Any:
-        return value
-
-    def barrier(self) -> None: ...
 
 
 def tracker_for(stage: Mapping[str, Any], folder: Path, settings: Settings, dist: Dist) -> Fanout:

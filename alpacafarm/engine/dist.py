@@ -12,31 +12,13 @@ import torch
 import torch.distributed as torch_dist
 from torch.distributed import HashStore, rendezvous  # type: ignore[attr-defined]
 
+from alpacafarm.engine.single import SingleProcess as SingleProcess
 from alpacafarm.errors import StageError
 from alpacafarm.ports import Dist
 
 # One rank may work for hours (judge calls, an export) while the others wait at a barrier. A rank that dies is
 # noticed by the launcher and by its closed connections, not by this limit.
 COLLECTIVE_TIMEOUT = timedelta(hours=24)
-
-
-class SingleProcess:
-    """One process: every collective is the identity."""
-
-    rank = 0
-    world = 1
-
-    def total(self, values: Sequence[float]) -> list[float]:
-        return [float(value) for value in values]
-
-    def gather(self, value: Any) -> list[Any]:
-        return [value]
-
-    def broadcast(self, value: Any) -> Any:
-        return value
-
-    def barrier(self) -> None:
-        return None
 
 
 class TorchDist:

@@ -5,15 +5,15 @@ from types import SimpleNamespace
 
 import pytest
 
+from alpacafarm.engine.single import SingleProcess
 from alpacafarm.training.checkpoint import Checkpoints
-from alpacafarm.worker import Alone
 
 
 def checkpoints(scratch):
     restored, rewound = [], []
     track = SimpleNamespace(rewind=rewound.append)
     meter = SimpleNamespace(restore=lambda state: None)
-    ctx = SimpleNamespace(scratch=scratch, dist=Alone(), track=track, meter=meter)
+    ctx = SimpleNamespace(scratch=scratch, dist=SingleProcess(), track=track, meter=meter)
     return Checkpoints(SimpleNamespace(restore=restored.append), ctx), restored, rewound
 
 
