@@ -32,23 +32,28 @@ def parse(raw: Mapping[str, Any]) -> RunSpec:
 def with_kl_coef(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The config with the root key `kl_coef` and the method's own one equal, and what speaks against it."""
     method, asked = raw.get("method"), raw.get("kl_coef")
-    having = [n for n in lookup.names("methods") if has_kl_coef(n)]
-    if not isinstance(method, Mapping) or method.get("name") not in lookup.names("methods"):
+    if not isinstance(method, Mapping):
         return dict(raw), []  # reported by the validation
-    if method["name"] in having:
+    try:
+        having = has_kl_coef(method.get("name"), method.get("_module"))
+    except ValueError:
+        return dict(raw), []  # the same
+    if having:
         value = method.get("kl_coef") if asked is None else asked
         return {**raw, "kl_coef": value, "method": {**method, "kl_coef": value}}, []
     if asked is None:
         return dict(raw), []
+    others = ", ".join(name for name in lookup.names("methods") if has_kl_coef(name))
     problem = (
         f"kl_coef={shown(asked)}: method={method['name']} has no KL penalty; "
-        f"leave kl_coef out or choose a method that has one: {', '.join(having)}"
+        f"leave kl_coef out or choose a method that has one: {others}"
     )
     return {**raw, "kl_coef": None}, [problem]
 
 
-def has_kl_coef(method: str) -> bool:
-    return "kl_coef" in lookup.module("methods", method).Spec.model_fields
+def has_kl_coef(method: object, dotted: str | None = None) -> bool:
+    """Whether the method has a KL penalty; ValueError where there is no such method."""
+    return "kl_coef" in lookup.module("methods", method, dotted).Spec.model_fields
 
 
 def described(errors: Sequence[ErrorDetails], raw: Mapping[str, Any]) -> list[str]:

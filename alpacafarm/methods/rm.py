@@ -10,18 +10,16 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from alpacafarm.data.rows import read_rows
-from alpacafarm.errors import SpecError
 from alpacafarm.ports import Context, Inputs, Upstream
 from alpacafarm.spec.method import MethodSpec, OptimSpec
 from alpacafarm.stage import Kind, Stage
 from alpacafarm.stats.seeds import stable_seed
-from alpacafarm.types import Example, Preference
+from alpacafarm.types import Preference
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PreTrainedTokenizerBase
 
-    from alpacafarm.text.collate import PairBatch, Tokens
+    from alpacafarm.text.collate import PairBatch
 
 
 class Spec(MethodSpec):
@@ -53,31 +51,20 @@ def train(spec: Spec, inputs: Inputs, ctx: Context) -> None:
     out), so that a consumer can centre and scale, and `accuracy` on held-out pairs with ties left out.
     """
     from alpacafarm.ops.preference import bradley_terry_loss
-    from alpacafarm.text.collate import collate_pairs
-    from alpacafarm.training.batches import Steps, step_rows
+    from alpacafarm.text.collate import scored
     from alpacafarm.training.offline import fit
+    from alpacafarm.training.pairs import TokenPairs, as_it_is, pair_steps, tokenised
 
     tokenizer = ctx.tokenizer(inputs["init"])
-    pairs = read_rows(inputs["pairs"].path / "pairs.jsonl", Preference)
-    first, second, kept = tokenised(pairs, tokenizer, spec, ctx)
-    order = sorted(range(len(kept)), key=lambda i: stable_seed(ctx.seed, "held out", kept[i].id))
-    if not kept:
-        raise SpecError(
-            f"none of {len(pairs)} judged pairs is left to train the reward model on: every prompt has more "
-            f"than model.max_prompt_tokens={ctx.model.max_prompt_tokens}; raise it, or give shorter ones"
-        )
-    count = min(spec.held_out, len(order) // 10)
-    held, used = order[:count], order[count:]
+    judged = read_rows(inputs["pairs"].path / "pairs.jsonl", Preference)
+    read = tokenised(judged, tokenizer, ctx, purpose="the reward model")
+    first, second = (
+        [scored(row, tokenizer.eos_token_id, with_eos=spec.end_with_eos) for row in side]
+        for side in (read.first, read.second)
+    )
+    pairs = TokenPairs(first, second, read.rows)
+    held, used = split_off(pairs.rows, spec.held_out, ctx.seed)
     reward = ctx.trainable(inputs["init"], spec.optim, head="reward")
-
-    def collate_rows(indices: Sequence[int]) -> PairBatch:
-        rows = [used[i] for i in indices]
-        return collate_pairs(
-            [first[i] for i in rows],
-            [second[i] for i in rows],
-            [kept[i].preference - 1 for i in rows],
-            tokenizer.pad_token_id,
-        )
 
     def loss(batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
         score_1_B, score_2_B = reward(batch.sequences).chunk(2)
@@ -85,59 +72,30 @@ def train(spec: Spec, inputs: Inputs, ctx: Context) -> None:
         agrees_B = ((score_2_B > score_1_B).float() - batch.probability_2_B).abs() < 0.5
         return loss_B.sum(), {"accuracy": agrees_B.sum(), "margin": (score_2_B - score_1_B).abs().sum()}
 
-    steps = Steps(
-        rows_of=step_rows(
-            len(used),
-            batch_size=spec.optim.batch_size,
-            epochs=spec.epochs,
-            seed=ctx.seed,
-        ),
-        lengths=[max(first[i].length, second[i].length) for i in used],
-        collate=collate_rows,
-        micro_batch=ctx.micro_batch,
-        rank=ctx.dist.rank,
-        world=ctx.dist.world,
+    steps = pair_steps(
+        pairs,
+        used,
+        epochs=spec.epochs,
+        optim=spec.optim,
+        pad_id=tokenizer.pad_token_id,
+        ctx=ctx,
+        attach=as_it_is,
     )
     fit(reward, steps, loss, optim=spec.optim, ctx=ctx, label="reward model")
     measured = held or used[: min(len(used), 500)]
     scores = ctx.score(reward, [first[i] for i in measured] + [second[i] for i in measured])
-    found = measurements(scores, [kept[i].preference for i in measured])
+    found = measurements(scores, [pairs.rows[i].preference for i in measured])
     if not held:
         found["accuracy"] = None
     ctx.record(**found, end_with_eos=spec.end_with_eos)
     reward.export(ctx.out / "model")
 
 
-def tokenised(
-    pairs: Sequence[Preference], tokenizer: PreTrainedTokenizerBase, spec: Spec, ctx: Context
-) -> tuple[list[Tokens], list[Tokens], list[Preference]]:
-    """Both sides of every pair whose prompt fits; counts what does not."""
-    from alpacafarm.text.collate import scored
-    from alpacafarm.text.tokenise import encode_rows, fit
-
-    one, two = (
-        fit(
-            encode_rows(
-                tokenizer,
-                ctx.model.prompt,
-                [Example(p.id, p.instruction, p.input, getattr(p, side)) for p in pairs],
-            ),
-            max_prompt_tokens=ctx.model.max_prompt_tokens,
-            max_response_tokens=ctx.model.max_response_tokens,
-        )
-        for side in ("output_1", "output_2")
-    )
-    assert one.kept == two.kept  # what is dropped depends on the prompt alone
-    ctx.record(
-        dropped_prompts=one.too_long_prompts,
-        truncated_responses=one.truncated_responses + two.truncated_responses,
-        pairs=len(one.kept),
-    )
-    first, second = (
-        [scored(row, tokenizer.eos_token_id, with_eos=spec.end_with_eos) for row in side.rows]
-        for side in (one, two)
-    )
-    return first, second, [pairs[i] for i in one.kept]
+def split_off(rows: Sequence[Preference], held_out: int, seed: int) -> tuple[list[int], list[int]]:
+    """Places of the held-out pairs, at most a tenth of all, and of the others."""
+    order = sorted(range(len(rows)), key=lambda i: stable_seed(seed, "held out", rows[i].id))
+    count = min(held_out, len(order) // 10)
+    return order[:count], order[count:]
 
 
 def measurements(scores: Sequence[float], preferences: Sequence[float]) -> dict[str, float | None]:

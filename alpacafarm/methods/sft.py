@@ -2,49 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from pydantic import Field
 
 from alpacafarm.data.rows import read_rows
-from alpacafarm.ports import Context, Engine, Inputs, LossFn, Upstream
+from alpacafarm.ports import Artifact, Context, Engine, Inputs, LossFn, Upstream
+from alpacafarm.spec.base import Strict
+from alpacafarm.spec.data import Split
 from alpacafarm.spec.method import MethodSpec, OptimSpec
-from alpacafarm.stage import Kind, Stage
-from alpacafarm.types import Example
+from alpacafarm.stage import Kind, Node, Stage
+from alpacafarm.types import Example, Preference
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
 
     from alpacafarm.text.collate import SequenceBatch, Tokens
     from alpacafarm.training.batches import Steps
 
 
 class Spec(MethodSpec):
-    """`epochs` over the `sft` split; the loss is on response tokens, the end token included."""
+    """`epochs` over `splits`; the loss is on response tokens, the end token included."""
 
+    splits: list[Split] = Field(min_length=1)
     epochs: int = Field(ge=1)
     optim: OptimSpec
 
 
+class TrainSpec(Strict):
+    """What `train` needs: which rows these are is in its inputs."""
+
+    epochs: int
+    optim: OptimSpec
+
+
 def plan(spec: Spec, up: Upstream) -> Stage:
+    rows = {f"rows {split}": up.rows(split) for split in spec.splits}
+    return tuned(spec.name, spec, up, init=up.base(), demonstrations=rows)
+
+
+class Tuning(Protocol):
+    """What the spec of any method must have that ends in supervised fine-tuning."""
+
+    @property
+    def epochs(self) -> int: ...
+    @property
+    def optim(self) -> OptimSpec: ...
+
+
+def tuned(name: str, spec: Tuning, up: Upstream, *, init: Node, demonstrations: Mapping[str, Node]) -> Stage:
+    """Supervised fine-tuning of `init` on rows, on sampled outputs, or on the chosen side of judged pairs."""
     return up.stage(
-        "sft",
+        name,
         "alpacafarm.methods.sft:train",
-        spec,
+        TrainSpec(epochs=spec.epochs, optim=spec.optim),
         makes=Kind.POLICY,
-        inputs={"init": up.base(), "rows": up.rows("sft")},
+        inputs={"init": init, **demonstrations},
     )
 
 
-def train(spec: Spec, inputs: Inputs, ctx: Context) -> None:
-    from alpacafarm.text.tokenise import encode_rows
+def train(spec: TrainSpec, inputs: Inputs, ctx: Context) -> None:
+    """Every input but `init` is demonstrations. Of sampled outputs the very tokens are learned."""
     from alpacafarm.text.tokenise import fit as fit_lengths
     from alpacafarm.training.offline import fit
 
     tokenizer = ctx.tokenizer(inputs["init"])
-    examples = read_rows(inputs["rows"].path / "rows.jsonl", Example)
-    rows = encode_rows(tokenizer, ctx.model.prompt, examples)
+    rows = [
+        row
+        for role, artifact in sorted(inputs.items())
+        if role != "init"
+        for row in demonstrations(artifact, tokenizer, ctx)
+    ]
     fitted = fit_lengths(
         rows,
         max_prompt_tokens=ctx.model.max_prompt_tokens,
@@ -55,6 +85,26 @@ def train(spec: Spec, inputs: Inputs, ctx: Context) -> None:
     steps = token_steps(fitted.rows, spec.epochs, spec.optim, tokenizer.pad_token_id, ctx)
     fit(policy, steps, negative_log_likelihood(policy), optim=spec.optim, ctx=ctx, label="sft")
     policy.export(ctx.out / "model")
+
+
+def demonstrations(artifact: Artifact, tokenizer: PreTrainedTokenizerBase, ctx: Context) -> list[Tokens]:
+    """Prompts with the answers to imitate. Pairs give the chosen response; ties are counted and left out."""
+    from alpacafarm.rollout.decode import read_tokens
+    from alpacafarm.text.tokenise import encode_rows
+
+    if artifact.kind is Kind.OUTPUTS:
+        return read_tokens(artifact.path)
+    if artifact.kind is Kind.PAIRS:
+        pairs = read_rows(artifact.path / "pairs.jsonl", Preference)
+        examples = [
+            Example(p.id, p.instruction, p.input, p.output_1 if p.preference < 1.5 else p.output_2)
+            for p in pairs
+            if p.preference != 1.5
+        ]
+        ctx.record(ties=len(pairs) - len(examples))
+    else:
+        examples = read_rows(artifact.path / "rows.jsonl", Example)
+    return encode_rows(tokenizer, ctx.model.prompt, examples)
 
 
 def token_steps(

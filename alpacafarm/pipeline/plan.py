@@ -36,7 +36,7 @@ def make_plan(spec: RunSpec, *, eval_asked: bool = True) -> Plan:
 
 def _planned(spec: RunSpec, upstream: SpecUpstream, eval_asked: bool) -> Plan:
     method = spec.method.name
-    candidate: Stage = lookup.module("methods", method).plan(spec.method, upstream)
+    candidate: Stage = lookup.module("methods", method, spec.method.module).plan(spec.method, upstream)
     given = spec.given.canonical().get(method)
     if given is not None and f"given.{method}" not in upstream.used:
         raise PlanError(

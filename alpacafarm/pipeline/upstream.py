@@ -88,7 +88,7 @@ class SpecUpstream:
                 f"upstream.{role} is missing: the plan needs it; set upstream.{role} or given.{role}"
             )
         spec = self.spec.upstream[role]
-        node: Node = lookup.module("methods", spec.name).plan(spec, self)
+        node: Node = lookup.module("methods", spec.name, spec.module).plan(spec, self)
         return node
 
     def _given(self, key: str, kind: Kind, location: str, revision: str | None = None) -> Node:

@@ -19,7 +19,7 @@ class Strict(BaseModel):
 
     def canonical(self, *, exclude: set[str] | None = None) -> dict[str, Any]:
         """The spec as plain JSON values, for keys and files."""
-        return self.model_dump(mode="json", exclude=exclude)
+        return self.model_dump(mode="json", by_alias=True, exclude=exclude)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,11 @@ class OptimSpec(Strict):
 
 
 class MethodSpec(Strict):
-    """Fields that every method has."""
+    """Fields that every method has.
+
+    `_module` is the dotted name of the module that has the method: for one outside of this package, and where
+    several names share one module. Null: the module of this package, or the entry point, called `name`.
+    """
 
     name: str
+    module: str | None = Field(default=None, alias="_module", exclude_if=lambda dotted: dotted is None)

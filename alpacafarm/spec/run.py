@@ -45,11 +45,13 @@ def by_name(package: str) -> BeforeValidator:
         if isinstance(raw, Strict) or (raw is None and package == "evals"):
             return raw
         name = raw.get("name") if isinstance(raw, Mapping) else raw
-        find: Callable[[str, Any], Any] = (info.context or {})["lookup"]
+        dotted = raw.get("_module") if isinstance(raw, Mapping) else None
+        find: Callable[[str, Any, Any], Any] = (info.context or {})["lookup"]
         try:
-            module = find(package, name)
+            module = find(package, name, dotted)
         except ValueError as error:
-            refuse(Problem("name", name, str(error)))
+            key, value = ("name", name) if dotted is None else ("_module", dotted)
+            refuse(Problem(key, value, str(error)))
         return module.Spec.model_validate(dict(raw), context=info.context)
 
     return BeforeValidator(narrow)

@@ -30,7 +30,7 @@ def train_all(dist: Dist, home: str, stages: list[int | None]) -> None:
     runs: dict[str, tuple[Any, Any, dict[str, Artifact]]] = {
         "sft": (
             sft.train,
-            sft.Spec(name="sft", epochs=1, optim=even),
+            sft.TrainSpec(epochs=1, optim=even),
             {"init": tiny.policy, "rows": tiny.rows},
         ),
         "rm": (
