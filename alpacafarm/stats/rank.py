@@ -1,8 +1,28 @@
 """Rank correlations with ties. None where one side is constant, or has fewer than two values."""
 
 import math
-from collections.abc import Sequence
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import combinations
+
+from alpacafarm.stats.interval import Interval, percentile_interval
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One method's number and how uncertain it is."""
+
+    mean: float
+    standard_error: float
+
+
+@dataclass(frozen=True)
+class RankAgreement:
+    """How far two measures put the methods in the same order. None where a column's means are all equal."""
+
+    spearman: Interval | None
+    kendall_tau_b: Interval | None
 
 
 def spearman(a: Sequence[float], b: Sequence[float]) -> float | None:
@@ -23,6 +43,39 @@ def kendall_tau_b(a: Sequence[float], b: Sequence[float]) -> float | None:
     if not untied_a or not untied_b:
         return None
     return agreement / math.sqrt(untied_a * untied_b)
+
+
+def rank_bootstrap(
+    a: Sequence[Measured], b: Sequence[Measured], *, seed: int, draws: int, level: float = 0.95
+) -> RankAgreement:
+    """Rank correlations of the means of two columns, with percentile intervals from a parametric bootstrap
+    (Efron and Tibshirani 1993, sections 6.5 and 13.3).
+
+    Method i has row i of both columns. Each draw is a normal one around every mean, with its standard error,
+    independent over methods and columns. So the intervals are about these methods measured anew, not about
+    other methods. The observed means are noisy already and each draw adds noise of the same size: where the
+    errors are as large as the differences, the draws lie nearer to zero than the estimate, which may then lie
+    outside of its interval.
+    """
+    if len(a) != len(b):
+        raise ValueError(f"{len(a)} and {len(b)} methods cannot be paired")
+    rng = random.Random(seed)
+    drawn = [(_drawn(a, rng), _drawn(b, rng)) for _ in range(draws)]
+    means = [method.mean for method in a], [method.mean for method in b]
+
+    def interval(correlation: Callable[[Sequence[float], Sequence[float]], float | None]) -> Interval | None:
+        estimate = correlation(*means)
+        if estimate is None:
+            return None
+        # Means that differ do so in each draw: a draw is the mean itself, or continuous.
+        found = [value for columns in drawn if (value := correlation(*columns)) is not None]
+        return percentile_interval(estimate, found, level)
+
+    return RankAgreement(interval(spearman), interval(kendall_tau_b))
+
+
+def _drawn(column: Sequence[Measured], rng: random.Random) -> list[float]:
+    return [rng.gauss(method.mean, method.standard_error) for method in column]
 
 
 def _ranks(values: Sequence[float]) -> list[float]:

@@ -9,6 +9,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from alpacafarm.stats.interval import Interval, percentile_interval
+
 
 @dataclass(frozen=True)
 class WinRate:
@@ -20,13 +22,6 @@ class WinRate:
     n_draws: int
     n_failures: int  # without a verdict, not in n_total
     discrete_win_rate: float  # percent, probabilities rounded to win, draw or loss
-
-
-@dataclass(frozen=True)
-class Interval:
-    estimate: float
-    low: float
-    high: float
 
 
 def win_rate(preferences: Sequence[float | None]) -> WinRate:
@@ -83,9 +78,8 @@ def paired_bootstrap(
     if n == 0:
         raise ValueError("no rows to compare")
     rng = random.Random(seed)
-    means = sorted(math.fsum(rng.choices(difference, k=n)) / n for _ in range(draws))
-    tail = (1 - level) / 2
-    return Interval(math.fsum(difference) / n, _quantile(means, tail), _quantile(means, 1 - tail))
+    means = [math.fsum(rng.choices(difference, k=n)) / n for _ in range(draws)]
+    return percentile_interval(math.fsum(difference) / n, means, level)
 
 
 def _won(preference: float) -> float:
@@ -95,11 +89,3 @@ def _won(preference: float) -> float:
     if not 1 <= preference <= 2:
         raise ValueError(f"preference {preference} is not in [1, 2] (or 0, a tie); a failure is None")
     return preference - 1
-
-
-def _quantile(ordered: Sequence[float], q: float) -> float:
-    """Linear between order statistics."""
-    place = q * (len(ordered) - 1)
-    low = math.floor(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
