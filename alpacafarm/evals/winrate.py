@@ -92,7 +92,7 @@ def _outputs(spec: Spec, up: Upstream, node: Node, rows: Node, *, n: int, stream
     return up.stage(
         f"decode {stream}",
         "alpacafarm.rollout.decode:decode",
-        DecodeSpec(n=n, sampling=spec.sampling, stream=stream),
+        DecodeSpec(n=n, sampling=spec.sampling, stream=stream, prompts=None),
         makes=Kind.OUTPUTS,
         inputs={"policy": node, "rows": rows},
     )

@@ -35,7 +35,7 @@ def plan(spec: Spec, up: Upstream) -> Stage:
     samples = up.stage(
         "sample pairs",
         "alpacafarm.rollout.decode:decode",
-        DecodeSpec(n=spec.samples, sampling=spec.sampling, stream="pairs"),
+        DecodeSpec(n=spec.samples, sampling=spec.sampling, stream="pairs", prompts=None),
         makes=Kind.OUTPUTS,
         inputs={"policy": up.sft(), "rows": up.rows("preference")},
     )

@@ -23,11 +23,15 @@ SHARD = 512  # responses between two saves of a decoding stage
 
 
 class DecodeSpec(Strict):
-    """`n` responses for each instruction. `stream` separates the randomness of stages over the same rows."""
+    """`n` responses for each of `prompts` instructions drawn from the seed (null: for all).
+
+    `stream` separates the randomness of stages over the same rows.
+    """
 
     n: int = Field(ge=1)
     sampling: Sampling
     stream: str
+    prompts: int | None
 
 
 def decode(spec: DecodeSpec, inputs: Inputs, ctx: Context) -> None:
@@ -39,7 +43,7 @@ def decode(spec: DecodeSpec, inputs: Inputs, ctx: Context) -> None:
     from alpacafarm.text.collate import Tokens
     from alpacafarm.text.tokenise import decode_responses
 
-    rows = read_rows(inputs["rows"].path / "rows.jsonl", Example)
+    rows = drawn(read_rows(inputs["rows"].path / "rows.jsonl", Example), spec.prompts, ctx.seed)
     prompts, cut = _prompts(spec, inputs["policy"], rows, ctx)
     jobs = [(row, sample) for row in range(len(rows)) for sample in range(spec.n)]
     responses = _sampled(spec, inputs["policy"], ctx, rows, prompts, jobs)
@@ -64,6 +68,12 @@ def decode(spec: DecodeSpec, inputs: Inputs, ctx: Context) -> None:
         write_tokens(ctx.out, [Tokens(prompts[row], ids) for (row, _), (ids, _) in pairs])
     ctx.record(vocabulary=ctx.vocabulary(inputs["policy"]))
     ctx.record(ended_fraction=sum(o.ended for o in outputs) / len(outputs), shortened_prompts=cut)
+
+
+def drawn(rows: Sequence[Example], count: int | None, seed: int) -> list[Example]:
+    """`count` of the rows, in their order; all of them where there are no more."""
+    order = sorted(range(len(rows)), key=lambda i: stable_seed(seed, "prompts", rows[i].id))
+    return [rows[i] for i in sorted(order[:count])]
 
 
 def _prompts(

@@ -46,6 +46,14 @@ METHOD = {
         "method.sampling.max_new_tokens=24",
     ),
     "best_of_n": ("method.n=3", "method.sampling.max_new_tokens=24"),
+    "expiter": (
+        "method.n=3",
+        "method.rounds=2",
+        "method.prompts=20",
+        "method.sampling.max_new_tokens=24",
+        "method.optim.batch_size=16",
+    ),
+    "feedme": ("method.optim.batch_size=16",),
 }
 
 

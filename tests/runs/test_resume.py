@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -37,21 +38,26 @@ def ended(process: BaseProcess) -> int | None:
     return process.exitcode
 
 
-def test_killed_at_every_point_ends_with_the_bits_of_an_undisturbed_run(perform, tmp_path):
-    undisturbed = perform("ppo", "method.steps=4")
-    asked = [*farm.tiny("ppo", *PLAIN, f"store={tmp_path / 'store'}"), "method.steps=4"]
-    survived = tmp_path / "survived"
+def killed_until_done(home: Path, asked: list[str]) -> int:
+    """How often the run in `home / "run"` had to be started again."""
     kills = 0
     while True:
-        process = SERVER.Process(target=farm.perform_until, args=(tmp_path / "run", asked, survived))
+        arguments = (home / "run", asked, home / "survived")
+        process = SERVER.Process(target=farm.perform_until, args=arguments)
         process.start()
         code = ended(process)
         if code == 0:
-            break
+            return kills
         assert code == -signal.SIGKILL
         kills += 1
         assert kills < 50
-    points = survived.read_text().splitlines()
+
+
+def test_killed_at_every_point_ends_with_the_bits_of_an_undisturbed_run(perform, tmp_path):
+    undisturbed = perform("ppo", "method.steps=4")
+    asked = [*farm.tiny("ppo", *PLAIN, f"store={tmp_path / 'store'}"), "method.steps=4"]
+    kills = killed_until_done(tmp_path, asked)
+    points = (tmp_path / "survived").read_text().splitlines()
     trained, sampled = ["base", "sft", "rm", "ppo"], ["sample pairs", "decode policy", "decode sft"]
     assert [p for p in points if p.endswith("checkpoint")] == [f"{name}: checkpoint" for name in trained]
     assert {f"{name}: publish" for name in undisturbed.keys} <= set(points)
@@ -62,6 +68,27 @@ def test_killed_at_every_point_ends_with_the_bits_of_an_undisturbed_run(perform,
     assert killed.hashes() == undisturbed.hashes()
     for part in ("eval", "vs_sft", "gold", "kl_to_sft", "reward_model_score"):
         assert killed.result[part] == undisturbed.result[part]
+
+
+@pytest.mark.parametrize("method", sorted(set(farm.METHOD) - {"ppo", "sft", "rm"}))
+def test_every_method_killed_goes_on_to_the_same_bits(perform, tmp_path, method):
+    """What the method builds on is there; its own stages are killed at each of their points."""
+    undisturbed = perform(method, "eval=none")
+    shared = set(perform("ppo").keys.values())
+    for stage in undisturbed.result["stages"]:
+        if stage["key"] in shared:
+            artifact = Path(stage["folder"])
+            place = tmp_path / "store" / artifact.parent.name / artifact.name
+            shutil.copytree(artifact, place, copy_function=os.link)
+    own = {name for name, key in undisturbed.keys.items() if key not in shared}
+    asked = [*farm.tiny(method, *PLAIN, f"store={tmp_path / 'store'}"), "eval=none"]
+    kills = killed_until_done(tmp_path, asked)
+    points = (tmp_path / "survived").read_text().splitlines()
+    assert {f"{name}: publish" for name in own} <= set(points)
+    assert kills == len(points)
+    killed = farm.read(tmp_path / "run")
+    assert set(killed.states.values()) == {"reused", "resumed"}
+    assert killed.hashes() == undisturbed.hashes()
 
 
 @pytest.mark.parametrize("rank", [0, 1])
