@@ -49,6 +49,18 @@ class Preference(Pair):
 
 
 @dataclass(frozen=True)
+class ScoredPair:
+    """A judged pair as a reward model sees it: raw scores, and response tokens as they were scored."""
+
+    id: str
+    preference: float
+    score_1: float
+    score_2: float
+    tokens_1: int
+    tokens_2: int
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What a judge said of one pair. `preference` is None when it failed, and `failure` then says how."""
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from alpacafarm.stats.calibration import preference_probability
 from alpacafarm.types import Pair, Verdict
 
 
@@ -24,11 +25,5 @@ class RewardModelJudge:
 
     def _preference(self, score_1: float, score_2: float) -> float:
         if self.soft:
-            return 1 + _sigmoid(score_2 - score_1)
+            return 1 + preference_probability(score_1, score_2)
         return 1.5 if score_1 == score_2 else 1.0 + (score_2 > score_1)
-
-
-def _sigmoid(x: float) -> float:
-    from math import exp
-
-    return 1 / (1 + exp(-x)) if x >= 0 else exp(x) / (1 + exp(x))

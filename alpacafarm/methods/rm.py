@@ -9,24 +9,27 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from alpacafarm.data.rows import read_rows
+from alpacafarm.data.rows import read_rows, write_rows
 from alpacafarm.ports import Context, Inputs, Upstream
 from alpacafarm.spec.method import MethodSpec, OptimSpec
 from alpacafarm.stage import Kind, Stage
+from alpacafarm.stats.calibration import expected_calibration_error, preference_probability
+from alpacafarm.stats.rank import spearman
 from alpacafarm.stats.seeds import stable_seed
-from alpacafarm.types import Preference
+from alpacafarm.types import Preference, ScoredPair
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from alpacafarm.text.collate import PairBatch
+    from alpacafarm.training.pairs import TokenPairs
+
+BINS = 10  # of the calibration error: 50 pairs each of the 500 that are held out
+MEASURED = 500  # training pairs that give the scores' mean and deviation where none are held out
 
 
 class Spec(MethodSpec):
-    """`held_out` pairs, but no more than a tenth of them, are kept from training.
-
-    They measure accuracy and the scores' mean and deviation.
-    """
+    """`held_out` pairs, but no more than a tenth of them, are kept from training, to measure the model on."""
 
     epochs: int = Field(ge=1)
     optim: OptimSpec
@@ -41,14 +44,15 @@ def plan(spec: Spec, up: Upstream) -> Stage:
         spec,
         makes=Kind.REWARD,
         inputs={"init": up.sft(), "pairs": up.preferences()},
+        version=2,
     )
 
 
 def train(spec: Spec, inputs: Inputs, ctx: Context) -> None:
-    """Trains on all but the held-out pairs; ties count as probability one half.
+    """Trains on all but the held-out pairs; a tie counts as probability one half, a soft label as its own.
 
-    Records `reward_mean` and `reward_std` over the held-out responses (the training ones where none are held
-    out), so that a consumer can centre and scale, and `accuracy` on held-out pairs with ties left out.
+    Writes `measured.jsonl`, the held-out pairs with their scores (training pairs where none are held out),
+    and records their `measurements`.
     """
     from alpacafarm.ops.preference import bradley_terry_loss
     from alpacafarm.text.collate import scored
@@ -82,12 +86,12 @@ def train(spec: Spec, inputs: Inputs, ctx: Context) -> None:
         attach=as_it_is,
     )
     fit(reward, steps, loss, optim=spec.optim, ctx=ctx, label="reward model")
-    measured = held or used[: min(len(used), 500)]
-    scores = ctx.score(reward, [first[i] for i in measured] + [second[i] for i in measured])
-    found = measurements(scores, [pairs.rows[i].preference for i in measured])
-    if not held:
-        found["accuracy"] = None
-    ctx.record(**found, end_with_eos=spec.end_with_eos)
+    places = held or used[:MEASURED]
+    scores = ctx.score(reward, [side[i] for i in places for side in (first, second)])
+    measured = [scored_pair(pairs, *told) for told in zip(places, scores[::2], scores[1::2], strict=True)]
+    if ctx.dist.rank == 0:
+        write_rows(ctx.out / "measured.jsonl", measured)
+    ctx.record(**measurements(measured, held_out=len(held)), end_with_eos=spec.end_with_eos)
     reward.export(ctx.out / "model")
 
 
@@ -98,17 +102,51 @@ def split_off(rows: Sequence[Preference], held_out: int, seed: int) -> tuple[lis
     return order[:count], order[count:]
 
 
-def measurements(scores: Sequence[float], preferences: Sequence[float]) -> dict[str, float | None]:
-    """Accuracy in percent (ties left out); mean and deviation of the scores, which are one side, then the
-    other."""
-    half = len(preferences)
-    decided = [
-        (b > a) == (p > 1.5)
-        for a, b, p in zip(scores[:half], scores[half:], preferences, strict=True)
-        if p != 1.5
-    ]
+def scored_pair(pairs: TokenPairs, place: int, score_1: float, score_2: float) -> ScoredPair:
+    row = pairs.rows[place]
+    return ScoredPair(
+        id=row.id,
+        preference=row.preference,
+        score_1=score_1,
+        score_2=score_2,
+        tokens_1=len(pairs.first[place].response),
+        tokens_2=len(pairs.second[place].response),
+    )
+
+
+def measurements(pairs: Sequence[ScoredPair], *, held_out: int) -> dict[str, float | None]:
+    """What a reward model says of pairs, `held_out` of which (all or none) it was not trained on.
+
+    `reward_mean` and `reward_std` of all responses, for a consumer to centre and scale by;
+    `length_correlation`, Spearman's of score and response tokens; on held-out pairs `accuracy`, in percent
+    with ties left out, and `ece`, the calibration error of the Bradley-Terry probability in percent.
+    """
+    scores = [score for pair in pairs for score in (pair.score_1, pair.score_2)]
+    tokens = [count for pair in pairs for count in (pair.tokens_1, pair.tokens_2)]
     return {
-        "accuracy": 100 * statistics.fmean(decided) if decided else None,
+        "held_out": held_out,
+        "accuracy": accuracy(pairs) if held_out else None,
+        "ece": calibration_error(pairs) if held_out else None,
+        "length_correlation": spearman(scores, tokens),
         "reward_mean": statistics.fmean(scores),
         "reward_std": statistics.stdev(scores),
     }
+
+
+def accuracy(pairs: Sequence[ScoredPair]) -> float | None:
+    """Percent of the pairs whose better output has the higher score; equal scores are half right.
+
+    None where every pair is a tie.
+    """
+    right = [
+        0.5 if pair.score_1 == pair.score_2 else (pair.score_2 > pair.score_1) == (pair.preference > 1.5)
+        for pair in pairs
+        if pair.preference != 1.5
+    ]
+    return 100 * statistics.fmean(right) if right else None
+
+
+def calibration_error(pairs: Sequence[ScoredPair]) -> float:
+    """Percent."""
+    told = [preference_probability(pair.score_1, pair.score_2) for pair in pairs]
+    return 100 * expected_calibration_error(told, [pair.preference - 1 for pair in pairs], bins=BINS)
