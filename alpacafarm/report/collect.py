@@ -18,6 +18,13 @@ from alpacafarm.report.table import Sample, samples
 from alpacafarm.spec.run import RunSpec
 from alpacafarm.stage import Kind
 
+LOST = ("dropped_prompts", "truncated_responses", "failed", "without_a_pair", "shortened_prompts")
+MEASURED = {  # of a reward model
+    "accuracy": "accuracy on held-out pairs {:.1f}%",
+    "ece": "calibration error {:.1f}%",
+    "length_correlation": "rank correlation of score and response length {:+.2f}",
+}
+
 
 def run_report(spec: RunSpec, plan: Plan, done: Sequence[Done], seconds: float) -> RunReport:
     """Everything the result table and the report show, read back from the artifacts."""
@@ -131,26 +138,23 @@ def _samples(plan: Plan, by_key: Mapping[str, Artifact], scores: Mapping[str, An
 
 def _notes(spec: RunSpec, plan: Plan, by_key: Mapping[str, Artifact]) -> tuple[str, ...]:
     """What the stages recorded that a reader of the numbers must know."""
-    notes = []
-    for stage in plan.stages:
-        facts = by_key[stage.key].facts if stage.key in by_key else {}
-        for name in (
-            "dropped_prompts",
-            "truncated_responses",
-            "failed",
-            "without_a_pair",
-            "shortened_prompts",
-        ):
-            if facts.get(name):
-                notes.append(f"{stage.name}: {facts[name]} {name.replace('_', ' ')}")
-        if facts.get("accuracy") is not None:
-            notes.append(f"{stage.name}: accuracy on held-out pairs {facts['accuracy']:.1f}%")
-        if facts.get("kl_estimator"):
-            estimator = facts["kl_estimator"]
-            notes.append(
-                f"{stage.name}: kl_coef={spec.kl_coef} multiplies the estimator {estimator} per token"
-            )
-    return tuple(notes)
+    return tuple(
+        f"{stage.name}: {note}"
+        for stage in plan.stages
+        if stage.key in by_key
+        for note in fact_notes(by_key[stage.key].facts, spec.kl_coef)
+    )
+
+
+def fact_notes(facts: Mapping[str, Any], kl_coef: float | None) -> list[str]:
+    """A stage's facts in words. Counts of what was lost are told where they are not zero."""
+    notes = [f"{facts[name]} {name.replace('_', ' ')}" for name in LOST if facts.get(name)]
+    measured = [text.format(facts[name]) for name, text in MEASURED.items() if facts.get(name) is not None]
+    if measured:
+        notes.append(", ".join(measured))
+    if facts.get("kl_estimator"):
+        notes.append(f"kl_coef={kl_coef} multiplies the estimator {facts['kl_estimator']} per token")
+    return notes
 
 
 def _manifest(artifact: Artifact) -> dict[str, Any]:
