@@ -5,15 +5,12 @@ Nothing here imports torch: a wrong key, `action=plan` and `--help` answer at on
 """
 
 import itertools
-import json
 import os
 import re
 import signal
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import hydra
@@ -27,26 +24,14 @@ from hydra.errors import (
     MissingConfigException,
     OverrideParseException,
 )
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from alpacafarm import compose, lookup
 from alpacafarm.errors import AlpacaFarmError, SpecError
-from alpacafarm.pipeline.devices import process_count
-from alpacafarm.pipeline.plan import Plan, make_plan
-from alpacafarm.spec.run import RunSpec
-from launchers import LauncherClass, load
+from alpacafarm.job import Job, check_store, checked, not_written, noted, perform, refuse
 
 failures: list[int] = []  # exit codes of the jobs of this process; one that fails does not end a sweep
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run, checked as far as it can be without executing it."""
-
-    spec: RunSpec
-    plan: Plan
-    world: int
-    launcher: LauncherClass
 
 
 def conf_dir() -> Path:
@@ -124,90 +109,41 @@ def show_only(jobs: Sequence[Job | Path]) -> bool:
 
 
 def task(cfg: DictConfig) -> None:
-    """One job, called by Hydra."""
+    """One job, called by Hydra. After each job of a sweep its folder compares the runs so far."""
     job = HydraConfig.get()
-    try:
+    folder = Path(job.runtime.output_dir)
+    with told(cfg.store, folder):
         found = asked(cfg, job.overrides.task, list(job.runtime.choices))
-        if not show_only([found]):
-            assert isinstance(found, Job)
-            perform(found, Path(job.runtime.output_dir))
+        if show_only([found]):
+            return
+        assert isinstance(found, Job)
+        report = perform(found, folder)
+        from alpacafarm.report.table import show
+
+        show(report.result, report.samples, reading=report.reading, report=str(folder / "report.html"))
+    if job.mode is RunMode.MULTIRUN:
+        from alpacafarm.report import comparison
+
+        with told(cfg.store, folder):
+            comparison.write(Path(job.sweep.dir), "sweep", [Path(job.sweep.dir)])
+
+
+@contextmanager
+def told(store: str, folder: Path) -> Iterator[None]:
+    """Prints an error that a user can cause, and notes its exit code."""
+    try:
+        yield
     except AlpacaFarmError as error:  # told here: Hydra adds words of its own to what it passes on
         print(error, file=sys.stderr)
         failures.append(error.exit_code)
     except OSError as error:  # of the store or the run's folder: stages word their own
-        print(not_written(error, cfg.store, job.runtime.output_dir), file=sys.stderr)
+        print(not_written(error, store, str(folder)), file=sys.stderr)
         failures.append(AlpacaFarmError.exit_code)
-
-
-def not_written(error: OSError, store: str | None = None, folder: str | None = None) -> str:
-    places = f"store={store} and hydra.run.dir={folder}" if store else "hydra.run.dir"
-    return (
-        f"the disk refuses: {error}; what was made is kept: see that {places} can be written and that there "
-        "is space, or set others, and give the command again"
-    )
 
 
 def prepared(cfg: DictConfig, overrides: Sequence[str], choices: Sequence[str]) -> Job:
     """The spec and its plan. `choices` are the config's groups. SpecError lists all that is wrong."""
-    spec = compose.parse(compose.raw_config(cfg, overrides, choices))
-    problems: list[str] = []
-    with noted(problems):
-        check_store(spec.store)
-    with noted(problems):
-        plan = make_plan(spec, eval_asked=any(o.startswith("eval=") for o in overrides))
-    with noted(problems):
-        world = process_count(spec)
-    with noted(problems):
-        launcher = load(spec.cluster.launcher)
-    refuse(problems)
-    return Job(spec, plan, world, launcher)
-
-
-def check_store(store: str) -> None:
-    place = Path(store).expanduser()
-    for path in (place, *place.parents):
-        if path.exists():
-            if path.is_dir():
-                return
-            raise SpecError(f"store={store}: {path} is a file; set store to a folder")
-
-
-def perform(job: Job, folder: Path) -> None:
-    """Executes the plan and writes spec.json, result.json and report.html into `folder`."""
-    from alpacafarm.artifacts.store import Store
-    from alpacafarm.data.rows import write_text
-    from alpacafarm.pipeline.execute import execute
-    from alpacafarm.report.collect import run_report
-    from alpacafarm.report.render import write_report
-    from alpacafarm.report.table import show
-    from alpacafarm.worker import Settings
-
-    started, spec = time.perf_counter(), job.spec
-    write_text(folder / "spec.json", json.dumps(compose.anywhere(spec), indent=1) + "\n")
-    settings = Settings(
-        cluster=spec.cluster, tracking=spec.tracking, run_name=spec.name, run_folder=str(folder.resolve())
-    )
-    launcher = job.launcher(spec.cluster, job.world)
-    store = Store(Path(spec.store).expanduser())
-    done = execute(job.plan, store, launcher, settings.model_dump_json(indent=1))
-    report = run_report(spec, job.plan, done, time.perf_counter() - started)
-    write_text(folder / "result.json", report.result.to_json() + "\n")
-    write_report(folder / "report.html", report)
-    show(report.result, report.samples, reading=report.reading, report=str(folder / "report.html"))
-
-
-@contextmanager
-def noted(problems: list[str]) -> Iterator[None]:
-    """Adds the lines of a SpecError to `problems` instead of raising it."""
-    try:
-        yield
-    except SpecError as error:
-        problems += str(error).split("\n")
-
-
-def refuse(problems: Sequence[str]) -> None:
-    if problems:
-        raise SpecError("\n".join(dict.fromkeys(problems)))
+    return checked(compose.parse(compose.raw_config(cfg, overrides, choices)), overrides)
 
 
 # What Hydra will do, asked before it does it

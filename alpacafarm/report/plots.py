@@ -106,6 +106,7 @@ def overoptimisation(
     points: Sequence[RunPoint],
     *,
     x_label: str = "proxy reward (nats)",
+    y_label: str = "win rate (%)",
     title: str = "Over-optimisation",
 ) -> str:
     """Gold (full line) and judge (dashed) win rates against optimisation of the proxy; a colour per run."""
@@ -120,7 +121,7 @@ def overoptimisation(
             _series(axes, [(p.x, p.gold, p.gold_error) for p in own], colour, "-", "D", f"{run}: gold")
             _series(axes, [(p.x, p.judge, p.judge_error) for p in own], colour, "--", "o", f"{run}: judge")
         axes.set_xlabel(x_label)
-        axes.set_ylabel("win rate (%); bars: standard error")
+        axes.set_ylabel(f"{y_label}; bars: standard error")
         axes.legend(fontsize=7, frameon=False, labelcolor=INK, loc="upper left", bbox_to_anchor=(1.01, 1))
         return _svg(figure, title)
 

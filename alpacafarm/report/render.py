@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from alpacafarm.artifacts.files import write_aside
@@ -59,14 +59,10 @@ class StageRow:
 
 def report_html(run: RunReport) -> str:
     """The page. Everything that people or models wrote is escaped."""
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["printable"] = table.printable
-    template = files("alpacafarm.report").joinpath(TEMPLATE).read_text(encoding="utf-8")
     result, rows = run.result, measures(run.result, run.reading)
     logs = {name: plots.curves(log, title=f"Training curves of {name}") for name, log in run.logs.items()}
-    page = environment.from_string(template).render(
+    return page(
+        TEMPLATE,
         result=result,
         title=table.title(result),
         headlines=headlines(result, rows),
@@ -83,7 +79,24 @@ def report_html(run: RunReport) -> str:
         versions=versions(run),
         seconds=duration(result.seconds),
     )
-    return page.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair, from a cut answer
+
+
+def page(template: str, **values: Any) -> str:
+    """A page from one of this package's templates. Everything is escaped that is not Markup."""
+    environment = Environment(
+        loader=FunctionLoader(_template),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["printable"] = table.printable
+    made = environment.get_template(template).render(**values)
+    return made.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair, from a cut answer
+
+
+def _template(name: str) -> str:
+    return files("alpacafarm.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def write_report(path: Path, run: RunReport) -> None:

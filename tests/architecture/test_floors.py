@@ -19,7 +19,8 @@ FLOORS = [
     {"methods", "feedback", "evals"},
     {"pipeline"},
     {"compose", "report", "worker"},
-    {"run"},
+    {"job"},
+    {"run", "compare"},
 ]
 FLOOR = {name: level for level, names in enumerate(FLOORS) for name in names}
 

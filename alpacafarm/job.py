@@ -1,0 +1,114 @@
+"""One run: checked as far as it can be without executing it, performed, and what it leaves in its folder."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alpacafarm import compose
+from alpacafarm.errors import AlpacaFarmError, SpecError
+from alpacafarm.pipeline.devices import process_count
+from alpacafarm.pipeline.plan import Plan, make_plan
+from alpacafarm.report import folder as run_folder
+from alpacafarm.spec.run import RunSpec
+from launchers import LauncherClass, load
+
+if TYPE_CHECKING:
+    from alpacafarm.report.render import RunReport
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run whose spec is valid and whose stages are known. `overrides` are what the command line said."""
+
+    spec: RunSpec
+    plan: Plan
+    world: int
+    launcher: LauncherClass
+    overrides: tuple[str, ...]
+
+
+def checked(spec: RunSpec, overrides: Sequence[str]) -> Job:
+    """The spec's plan, and how it will be launched. SpecError lists all that is wrong."""
+    problems: list[str] = []
+    with noted(problems):
+        check_store(spec.store)
+    with noted(problems):
+        plan = make_plan(spec, eval_asked=any(o.startswith("eval=") for o in overrides))
+    with noted(problems):
+        world = process_count(spec)
+    with noted(problems):
+        launcher = load(spec.cluster.launcher)
+    refuse(problems)
+    return Job(spec, plan, world, launcher, tuple(overrides))
+
+
+def check_store(store: str) -> None:
+    place = Path(store).expanduser()
+    for path in (place, *place.parents):
+        if path.exists():
+            if path.is_dir():
+                return
+            raise SpecError(f"store={store}: {path} is a file; set store to a folder")
+
+
+def perform(job: Job, folder: Path) -> RunReport:
+    """Executes the plan; `folder` then has spec.json, overrides.json, result.json and report.html.
+
+    Where it fails there is failure.json instead of the last two.
+    """
+    from alpacafarm.artifacts.store import Store
+    from alpacafarm.data.rows import write_text
+    from alpacafarm.pipeline.execute import execute
+    from alpacafarm.report.collect import run_report
+    from alpacafarm.report.render import write_report
+    from alpacafarm.worker import Settings
+
+    started, spec = time.perf_counter(), job.spec
+    run_folder.begin(folder, spec_json(spec), job.overrides)
+    settings = Settings(
+        cluster=spec.cluster, tracking=spec.tracking, run_name=spec.name, run_folder=str(folder.resolve())
+    )
+    try:
+        launcher = job.launcher(spec.cluster, job.world)
+        store = Store(Path(spec.store).expanduser())
+        done = execute(job.plan, store, launcher, settings.model_dump_json(indent=1))
+        report = run_report(spec, job.plan, done, time.perf_counter() - started)
+    except (AlpacaFarmError, OSError) as error:
+        run_folder.note_failure(folder, str(error))
+        raise
+    write_report(folder / run_folder.REPORT, report)
+    write_text(folder / run_folder.RESULT, report.result.to_json() + "\n")
+    return report
+
+
+def spec_json(spec: RunSpec) -> str:
+    """The content of spec.json: fed back it repeats the run from any working directory."""
+    return json.dumps(compose.anywhere(spec), indent=1) + "\n"
+
+
+def not_written(error: OSError, store: str | None = None, folder: str | None = None) -> str:
+    places = f"store={store} and hydra.run.dir={folder}" if store else "hydra.run.dir"
+    return (
+        f"the disk refuses: {error}; what was made is kept: see that {places} can be written and that there "
+        "is space, or set others, and give the command again"
+    )
+
+
+@contextmanager
+def noted(problems: list[str]) -> Iterator[None]:
+    """Adds the lines of a SpecError to `problems` instead of raising it."""
+    try:
+        yield
+    except SpecError as error:
+        problems += str(error).split("\n")
+
+
+def refuse(problems: Sequence[str]) -> None:
+    if problems:
+        raise SpecError("\n".join(dict.fromkeys(problems)))
