@@ -3,28 +3,21 @@ examples/scripts/rlhf_ppo.sh)."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from alpacafarm.data.rows import read_rows
-from alpacafarm.errors import SpecError
-from alpacafarm.ports import Artifact, Context, Engine, Inputs, LossFn, Upstream
-from alpacafarm.spec.base import Problem, Strict, refuse
-from alpacafarm.spec.method import MethodSpec, OptimSpec
-from alpacafarm.spec.model import Sampling
+from alpacafarm.ports import Context, Engine, Inputs, LossFn, Upstream
+from alpacafarm.spec.base import Strict
+from alpacafarm.spec.method import OnPolicySpec
 from alpacafarm.stage import Kind, Stage
-from alpacafarm.stats.seeds import stable_seed
-from alpacafarm.types import Example
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from alpacafarm.text.collate import Tokens
+    from alpacafarm.rollout.onpolicy import Minibatch
     from alpacafarm.training.online import Collected
-    from alpacafarm.training.rollouts import RolloutBatch, Rollouts
+    from alpacafarm.training.rollouts import CriticRollouts, RolloutBatch
 
 
 class AdaptiveKL(Strict):
@@ -34,10 +27,8 @@ class AdaptiveKL(Strict):
     k_beta: float = Field(gt=0)
 
 
-class Spec(MethodSpec):
-    """Each step samples `rollouts_per_step` responses for `epochs_per_rollout` passes of `optim.batch_size`.
-
-    `reward_std`: scores are centred and scaled so that the SFT model's responses have mean 0 and this
+class Spec(OnPolicySpec):
+    """`reward_std`: scores are centred and scaled so that the SFT model's responses have mean 0 and this
     deviation, which is what gives `kl_coef` its meaning; null leaves them raw. `missing_eos_penalty` is
     subtracted from the standardised score of a response that did not end.
     """
@@ -47,9 +38,6 @@ class Spec(MethodSpec):
     adaptive_kl: AdaptiveKL | None
     reward_std: float | None = Field(gt=0)
     missing_eos_penalty: float = Field(ge=0)
-    steps: int = Field(ge=1)
-    rollouts_per_step: int = Field(ge=2)
-    epochs_per_rollout: int = Field(ge=1)
     clip: float = Field(gt=0, lt=1)
     value_clip: float = Field(gt=0)
     value_coef: float = Field(ge=0)
@@ -57,30 +45,16 @@ class Spec(MethodSpec):
     gamma: float = Field(ge=0, le=1)
     lam: float = Field(ge=0, le=1)
     whiten_rewards: bool
-    sampling: Sampling
-    optim: OptimSpec
-
-    @model_validator(mode="after")
-    def minibatches_fill_the_rollouts(self) -> Spec:
-        if self.rollouts_per_step % self.optim.batch_size:
-            size = self.optim.batch_size
-            text = (
-                f"must be a multiple of .optim.batch_size={size}; "
-                f"set .rollouts_per_step={max(1, self.rollouts_per_step // size) * size} or change the other"
-            )
-            refuse(Problem("rollouts_per_step", self.rollouts_per_step, text))
-        return self
 
 
 def plan(spec: Spec, up: Upstream) -> Stage:
-    updates = spec.steps * spec.epochs_per_rollout * (spec.rollouts_per_step // spec.optim.batch_size)
     return up.stage(
         "ppo",
         "alpacafarm.methods.ppo:train",
         spec,
         makes=Kind.POLICY,
         inputs={"init": up.sft(), "reward": up.reward(), "rows": up.rows("unlabeled")},
-        needs=f"{spec.steps} steps, {spec.steps * spec.rollouts_per_step:,} rollouts, {updates:,} updates",
+        needs=spec.bill,
     )
 
 
@@ -112,25 +86,15 @@ class Collector:
     """Samples, scores and measures one step's rollouts. All that is random comes from seed, step and row."""
 
     def __init__(self, spec: Spec, inputs: Inputs, ctx: Context, policy: Engine) -> None:
-        from alpacafarm.text.tokenise import encode_prompts
+        from alpacafarm.rollout.onpolicy import fitting_prompts, standardisation
         from alpacafarm.training.rollouts import Shaping
 
         self.spec, self.ctx, self.policy = spec, ctx, policy
         self.reference = ctx.frozen(inputs["init"])
         self.scorer = ctx.scorer(inputs["reward"])
-        self.tokenizer = ctx.tokenizer(inputs["init"])
-        self.shift, self.scale = standardisation(spec, inputs["reward"])
-        rows = read_rows(inputs["rows"].path / "rows.jsonl", Example)
-        prompts = encode_prompts(
-            self.tokenizer, ctx.model.prompt, [(row.instruction, row.input) for row in rows]
-        )
-        self.prompts = [p for p in prompts if len(p) <= ctx.model.max_prompt_tokens]
-        ctx.record(dropped_prompts=len(prompts) - len(self.prompts))
-        if not self.prompts:
-            raise SpecError(
-                f"model.max_prompt_tokens={ctx.model.max_prompt_tokens}: every prompt of the unlabeled split "
-                f"is longer; set it to {min(map(len, prompts), default=0)} or more, or give shorter prompts"
-            )
+        self.pad_id = ctx.tokenizer(inputs["init"]).pad_token_id
+        self.scale = standardisation(inputs["reward"], spec.reward_std)
+        self.prompts = fitting_prompts(inputs["rows"], inputs["init"], ctx)
         self.shaping = Shaping(
             kl_coef=spec.kl_coef,
             reward_std=spec.reward_std or 1.0,
@@ -141,28 +105,25 @@ class Collector:
         )
 
     def collect(self, step: int, state: dict[str, Any]) -> Collected[RolloutBatch]:
-        """One step's rollouts, cut into the micro-batches of its updates.
-
-        The old log-probabilities are computed on exactly these micro-batches, so that the first ratio is
-        exactly one. A row stays in its minibatch over the epochs; the order of the minibatches is drawn anew.
-        """
+        """One step's rollouts, cut into the micro-batches of its updates."""
         from dataclasses import replace
 
         from alpacafarm.ops.kl import adapted
+        from alpacafarm.rollout.onpolicy import over_epochs
         from alpacafarm.training.online import Collected
         from alpacafarm.training.rollouts import advantages, cut, rollout_metrics
 
         spec, ctx = self.spec, self.ctx
         kl_coef = float(state.get("kl_coef", spec.kl_coef))
-        rollouts, sequences, cuts, raw = self._rollouts(step)
+        rollouts, minibatches = self.rollouts(step)
         width = spec.sampling.max_new_tokens
         found = advantages(rollouts, replace(self.shaping, kl_coef=kl_coef), ctx.dist, width)
-        minibatches = [
-            cut(s, c, rollouts, found, fidelity=spec.fidelity, width=width)
-            for s, c in zip(sequences, cuts, strict=True)
+        batches = [
+            cut(m.sequences, m.indices, rollouts, found, fidelity=spec.fidelity, width=width)
+            for m in minibatches
         ]
         metrics = {
-            **rollout_metrics(rollouts, found, raw, ctx.dist, fidelity=spec.fidelity),
+            **rollout_metrics(rollouts, found, ctx.dist, fidelity=spec.fidelity),
             "kl_coef": kl_coef,
         }
         if spec.adaptive_kl:
@@ -170,137 +131,37 @@ class Collector:
             state["kl_coef"] = adapted(
                 kl_coef, observed, target=spec.adaptive_kl.target, k_beta=spec.adaptive_kl.k_beta
             )
-        order = random.Random(stable_seed(ctx.seed, "minibatches", step))
-        updates = [
-            minibatches[i]
-            for _ in range(spec.epochs_per_rollout)
-            for i in order.sample(range(len(minibatches)), len(minibatches))
-        ]
-        return Collected(updates, metrics)
+        order = over_epochs(len(batches), spec.epochs_per_rollout, step=step, seed=ctx.seed)
+        return Collected([batches[i] for i in order], metrics)
 
-    def _rollouts(self, step: int) -> tuple[Rollouts, list[list[Any]], list[list[list[int]]], list[float]]:
-        from alpacafarm.text.collate import Tokens
-        from alpacafarm.training.rollouts import collate_micro_batches
+    def rollouts(self, step: int) -> tuple[CriticRollouts, list[Minibatch]]:
+        """This rank's rollouts, and the micro-batches that they were measured on."""
+        import torch
+
+        from alpacafarm.rollout.onpolicy import draw, measured, minibatches, response_mask
+        from alpacafarm.training.rollouts import CriticRollouts
 
         ctx, spec = self.ctx, self.spec
-        chosen = prompt_indices(len(self.prompts), step, spec.rollouts_per_step, ctx.seed)
-        mine = chosen[ctx.dist.rank :: ctx.dist.world]
-        seeds = [stable_seed(ctx.seed, "rollout", step, n) for n in range(len(chosen))][
-            ctx.dist.rank :: ctx.dist.world
-        ]
-        with ctx.meter.phase("generate"), self.policy.gathered() as model:
-            sampled = ctx.sample(model, [self.prompts[i] for i in mine], spec.sampling, seeds=seeds)
-        rows = [
-            Tokens(self.prompts[i], response) for i, response in zip(mine, sampled.responses, strict=True)
-        ]
-        ctx.meter.count(
-            tokens=sum(row.length for row in rows), samples=len(rows), computed=sampled.computed_tokens
+        drawn = draw(
+            self.policy, self.prompts, spec.sampling, ctx, step=step, rollouts=spec.rollouts_per_step
         )
         with ctx.meter.phase("score"):
-            raw = self.scorer.score(rows)
-        cuts = self._cuts(rows)
-        sequences = [collate_micro_batches(rows, c, self.tokenizer.pad_token_id) for c in cuts]
+            raw = self.scorer.score(drawn.rows)
+        batches = minibatches(drawn.rows, batch_size=spec.optim.batch_size, pad_id=self.pad_id, ctx=ctx)
+        temperature = spec.sampling.temperature
         with ctx.meter.phase("log-probabilities"):
-            tensors = self._measured(len(rows), sequences, cuts)
-        return self._standardised(rows, sampled.ended, raw, tensors), sequences, cuts, raw
-
-    def _cuts(self, rows: list[Tokens]) -> list[list[list[int]]]:
-        """Micro-batches of each minibatch: this rank's share of its rows, similar lengths together."""
-        from alpacafarm.training.batches import deal
-
-        share = -(-self.spec.optim.batch_size // self.ctx.dist.world)
-        lengths = [row.length for row in rows]
-        starts = range(0, len(rows), share)
-        return [
-            deal(
-                range(i, min(i + share, len(rows))),
-                lengths,
-                micro_batch=self.ctx.micro_batch,
-                rank=0,
-                world=1,
-            )
-            for i in starts
-        ]
-
-    def _measured(
-        self, rows: int, sequences: list[list[Any]], cuts: list[list[list[int]]]
-    ) -> dict[str, Tensor]:
-        """Log-probabilities of policy and reference and the values, BT."""
-        import torch
-
-        flat = [pair for s, c in zip(sequences, cuts, strict=True) for pair in zip(s, c, strict=True)]
-        time = max(batch.mask_BT.size(1) for batch, _ in flat)
-        found = {name: torch.zeros(rows, time) for name in ("logprob", "value", "reference", "mask")}
-        temperature = self.spec.sampling.temperature
-        for batch, indices in flat:
-            on_device = batch.to(self.policy.device)
-            with torch.no_grad():
-                stats = self.policy(on_device, temperature=temperature)
-                reference = self.reference(on_device, temperature=temperature)
-            width = batch.mask_BT.size(1)
-            pick = torch.tensor(indices)
-            for name, value in (
-                ("logprob", stats.logprob_BT),
-                ("value", stats.value_BT),
-                ("reference", reference.logprob_BT),
-                ("mask", batch.mask_BT),
-            ):
-                found[name][pick, :width] = value.float().cpu()
-        return found
-
-    def _standardised(
-        self, rows: list[Tokens], ended: list[bool], raw: list[float], tensors: Mapping[str, Tensor]
-    ) -> Rollouts:
-        import torch
-
-        from alpacafarm.training.rollouts import Rollouts
-
-        ended_B = torch.tensor(ended)
-        score_B = (torch.tensor(raw) - self.shift) / self.scale - self.spec.missing_eos_penalty * (
-            ~ended_B
-        ).float()
-        return Rollouts(
-            rows=rows,
-            ended_B=ended_B,
-            mask_BT=tensors["mask"].bool(),
-            logprob_BT=tensors["logprob"],
-            reference_logprob_BT=tensors["reference"],
-            value_BT=tensors["value"],
-            score_B=score_B,
+            own = measured(self.policy, batches, ["logprob_BT", "value_BT"], temperature=temperature)
+            reference = measured(self.reference, batches, ["logprob_BT"], temperature=temperature)
+        rollouts = CriticRollouts(
+            ended_B=torch.tensor(drawn.ended),
+            mask_BT=response_mask(batches),
+            logprob_BT=own["logprob_BT"],
+            reference_logprob_BT=reference["logprob_BT"],
+            value_BT=own["value_BT"],
+            raw=raw,
+            score_B=self.scale.standardised(raw, drawn.ended, missing_eos_penalty=spec.missing_eos_penalty),
         )
-
-
-def standardisation(spec: Spec, reward: Artifact) -> tuple[float, float]:
-    """What to subtract from a raw score and what to divide it by."""
-    from alpacafarm.errors import ArtifactError
-
-    if spec.reward_std is None:
-        return 0.0, 1.0
-    if "reward_mean" not in reward.facts:
-        raise ArtifactError(
-            f"method.reward_std={spec.reward_std} needs the reward model's mean and deviation, "
-            "which the given one does not record; set method.reward_std=null to use raw scores"
-        )
-    if not reward.facts["reward_std"]:
-        raise ArtifactError(
-            f"method.reward_std={spec.reward_std}: the reward model gave the same score to every answer "
-            "that it was measured on, which cannot be scaled; give more varied pairs or set it to null"
-        )
-    return float(reward.facts["reward_mean"]), float(reward.facts["reward_std"])
-
-
-def prompt_indices(prompts: int, step: int, count: int, seed: int) -> list[int]:
-    """The prompts of one step: permutations of all prompts, one after the other, `count` at a time."""
-    chosen: list[int] = []
-    position = step * count
-    while len(chosen) < count:
-        epoch, offset = divmod(position, prompts)
-        order = list(range(prompts))
-        random.Random(stable_seed(seed, "prompts", epoch)).shuffle(order)
-        taken = order[offset : offset + count - len(chosen)]
-        chosen += taken
-        position += len(taken)
-    return chosen
+        return rollouts, batches
 
 
 def ppo_loss(policy: Engine, spec: Spec) -> LossFn[RolloutBatch]:

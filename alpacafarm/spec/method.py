@@ -1,10 +1,11 @@
 """`method`: what every method's Spec builds on. A method's own Spec stands in its module."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from alpacafarm.spec.base import Strict
+from alpacafarm.spec.base import Problem, Strict, refuse
+from alpacafarm.spec.model import Sampling
 
 
 class OptimSpec(Strict):
@@ -29,3 +30,47 @@ class MethodSpec(Strict):
 
     name: str
     module: str | None = Field(default=None, alias="_module", exclude_if=lambda dotted: dotted is None)
+
+
+class OnPolicySpec(MethodSpec):
+    """Each step samples `rollouts_per_step` responses for `epochs_per_rollout` passes of `optim.batch_size`,
+    which counts responses, too."""
+
+    steps: int = Field(ge=1)
+    rollouts_per_step: int = Field(ge=2)
+    epochs_per_rollout: int = Field(ge=1)
+    sampling: Sampling
+    optim: OptimSpec
+
+    @property
+    def group(self) -> int:
+        """Responses to one prompt. They are compared with each other, and stay together on one process."""
+        return 1
+
+    @property
+    def updates(self) -> int:
+        """Optimiser steps of the whole run."""
+        return self.steps * self.epochs_per_rollout * (self.rollouts_per_step // self.optim.batch_size)
+
+    @property
+    def bill(self) -> str:
+        """What the run takes, for the plan."""
+        rollouts = self.steps * self.rollouts_per_step
+        return f"{self.steps} steps, {rollouts:,} rollouts, {self.updates:,} updates"
+
+    @model_validator(mode="after")
+    def minibatches_fill_the_rollouts(self) -> Self:
+        size = self.optim.batch_size
+        if size % self.group:
+            text = (
+                f"must be a multiple of the {self.group} responses to a prompt, which share a batch; "
+                f"set .optim.batch_size={max(1, size // self.group) * self.group}"
+            )
+            refuse(Problem("optim.batch_size", size, text))
+        if self.rollouts_per_step % size:
+            text = (
+                f"must be a multiple of .optim.batch_size={size}; "
+                f"set .rollouts_per_step={max(1, self.rollouts_per_step // size) * size} or change the other"
+            )
+            refuse(Problem("rollouts_per_step", self.rollouts_per_step, text))
+        return self

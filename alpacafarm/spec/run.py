@@ -15,7 +15,7 @@ from alpacafarm.spec.data import DataSpec
 from alpacafarm.spec.eval import EvalSpec
 from alpacafarm.spec.feedback import FeedbackSpec
 from alpacafarm.spec.judge import RecordedJudge, RewardJudge
-from alpacafarm.spec.method import MethodSpec
+from alpacafarm.spec.method import MethodSpec, OnPolicySpec
 from alpacafarm.spec.model import ModelSpec, Sampling
 
 NAME_BYTES = 200  # file systems take 255
@@ -172,15 +172,18 @@ class RunSpec(Strict):
                     f"set {key}={world} or more"
                 )
                 problems.append(Problem(key, batch, text))
-        rollouts = getattr(self.method, "rollouts_per_step", None)
-        if rollouts is not None:
-            batch = getattr(self.method, "optim").batch_size  # noqa: B009  # methods with rollouts train
-            counts: dict[str, int] = {"rollouts_per_step": rollouts, "optim.batch_size": batch}
+        if isinstance(self.method, OnPolicySpec):
+            unit = self.method.group * world
+            whom = f"{world} processes" + (f" times {unit // world} responses" if unit > world else "")
+            counts = {
+                "rollouts_per_step": self.method.rollouts_per_step,
+                "optim.batch_size": self.method.optim.batch_size,
+            }
             for name, count in counts.items():
-                if count % world:
+                if count % unit:
                     text = (
-                        f"must be a multiple of the {world} processes, so that each samples as many; "
-                        f"set method.{name}={max(1, count // world) * world} or change cluster.processes"
+                        f"must be a multiple of the {whom}, so that each samples as many; "
+                        f"set method.{name}={max(1, count // unit) * unit} or change cluster.processes"
                     )
                     problems.append(Problem(f"method.{name}", count, text))
         return problems

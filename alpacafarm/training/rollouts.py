@@ -5,7 +5,7 @@ Shapes: B this rank's rollouts, T positions of the longest response.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,7 +17,7 @@ from alpacafarm.ops.advantage import gae, shaped_rewards
 from alpacafarm.ops.kl import clamped, estimate, k1, k3
 from alpacafarm.ops.masked import Moments, moments, whiten
 from alpacafarm.ports import Dist
-from alpacafarm.text.collate import OverSequences, SequenceBatch, Tokens, collate
+from alpacafarm.text.collate import OverSequences, SequenceBatch
 
 Fidelity = Literal["corrected", "published"]
 
@@ -26,13 +26,19 @@ Fidelity = Literal["corrected", "published"]
 class Rollouts:
     """One collection on one rank. Per-token tensors are zero on padding."""
 
-    rows: Sequence[Tokens]
     ended_B: Tensor
     mask_BT: Tensor
     logprob_BT: Tensor  # of the policy that sampled
     reference_logprob_BT: Tensor
-    value_BT: Tensor  # V(s_t), before token t
+    raw: Sequence[float]  # scores as the reward model gave them
     score_B: Tensor  # standardised, penalties included
+
+
+@dataclass(frozen=True)
+class CriticRollouts(Rollouts):
+    """With a critic's opinion of them."""
+
+    value_BT: Tensor  # V(s_t), before token t
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ class Advantages:
     reward_BT: Tensor
 
 
-def advantages(rollouts: Rollouts, shaping: Shaping, dist: Dist, width: int) -> Advantages:
+def advantages(rollouts: CriticRollouts, shaping: Shaping, dist: Dist, width: int) -> Advantages:
     """Shaped rewards, GAE and whitening.
 
     `corrected`: over the response tokens, with statistics of all ranks. `published`, as alpaca_farm's
@@ -108,7 +114,7 @@ class RolloutBatch(OverSequences):
 def cut(
     sequences: Sequence[SequenceBatch],
     indices: Sequence[Sequence[int]],
-    rollouts: Rollouts,
+    rollouts: CriticRollouts,
     found: Advantages,
     *,
     fidelity: Fidelity,
@@ -132,41 +138,47 @@ def cut(
     return batches
 
 
-def collate_micro_batches(
-    rows: Sequence[Tokens], cuts: Sequence[Sequence[int]], pad_id: int
-) -> list[SequenceBatch]:
-    return [collate([rows[i] for i in indices], pad_id) for indices in cuts]
-
-
 def rollout_metrics(
-    rollouts: Rollouts, found: Advantages, raw_scores: Sequence[float], dist: Dist, *, fidelity: Fidelity
+    rollouts: CriticRollouts, found: Advantages, dist: Dist, *, fidelity: Fidelity
+) -> dict[str, float]:
+    """`sample_metrics` and the critic's. `published` adds `kl/clamped`, the estimate penalised there."""
+    mask = rollouts.mask_BT
+    per_response = {"shaped_reward/mean": (found.reward_BT * mask).double().sum(1)}
+    if fidelity == "published":
+        clamped_BT = clamped(rollouts.logprob_BT, rollouts.reference_logprob_BT)
+        per_response["kl/clamped"] = (clamped_BT * mask).double().sum(1)
+    per_token = {"value/mean": rollouts.value_BT, "return/mean": found.return_BT}
+    return sample_metrics(rollouts, dist, per_response, per_token)
+
+
+def sample_metrics(
+    rollouts: Rollouts,
+    dist: Dist,
+    per_response: Mapping[str, Tensor],
+    per_token: Mapping[str, Tensor] | None = None,
 ) -> dict[str, float]:
     """Means over all ranks under fixed names. `kl` is k1 in nats per response, `kl/k3` is never negative.
 
-    `published` adds `kl/clamped`, the estimate that is penalised there.
+    Args:
+        per_response: further values to average, B each.
+        per_token: the same, BT each.
     """
     mask = rollouts.mask_BT
-    per_response = {
-        "reward/mean": torch.tensor(raw_scores, dtype=torch.float64),
+    values_B = {
+        "reward/mean": torch.tensor(rollouts.raw, dtype=torch.float64),
         "score/mean": rollouts.score_B.double(),
         "kl": (k1(rollouts.logprob_BT, rollouts.reference_logprob_BT) * mask).double().sum(1),
         "kl/k3": (k3(rollouts.logprob_BT, rollouts.reference_logprob_BT) * mask).double().sum(1),
         "response_tokens/mean": mask.double().sum(1),
         "eos_rate": rollouts.ended_B.double(),
-        "shaped_reward/mean": (found.reward_BT * mask).double().sum(1),
+        **per_response,
     }
-    if fidelity == "published":
-        clamped_BT = clamped(rollouts.logprob_BT, rollouts.reference_logprob_BT)
-        per_response["kl/clamped"] = (clamped_BT * mask).double().sum(1)
-    per_token = {
-        "value/mean": (rollouts.value_BT * mask).double().sum(),
-        "return/mean": (found.return_BT * mask).double().sum(),
-    }
-    sums = [x.sum().item() for x in per_response.values()] + [x.item() for x in per_token.values()]
+    token_sums = {name: (x_BT * mask).double().sum() for name, x_BT in (per_token or {}).items()}
+    sums = [x.sum().item() for x in values_B.values()] + [x.item() for x in token_sums.values()]
     totals = dist.total([*sums, float(mask.size(0)), float(mask.sum())])
     rows, tokens = totals[-2:]
-    names = [*per_response, *per_token]
+    names = [*values_B, *token_sums]
     return {
-        name: total / (rows if name in per_response else tokens)
+        name: total / (rows if name in values_B else tokens)
         for name, total in zip(names, totals[:-2], strict=True)
     }

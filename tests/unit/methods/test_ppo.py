@@ -1,17 +1,13 @@
 """PPO's step: exact ratios, what the penalties do, which prompts are taken."""
 
 import json
-import math
 
 import pytest
 import torch
 from pydantic import ValidationError
 
-from alpacafarm.errors import ArtifactError
 from alpacafarm.methods import ppo
-from alpacafarm.ports import Artifact
 from alpacafarm.spec.model import Sampling
-from alpacafarm.stage import Kind
 from tests.unit.methods.conftest import Tiny, optim
 
 
@@ -87,7 +83,7 @@ def test_a_response_that_does_not_end_pays_the_penalty(tiny: Tiny):
         ctx = tiny.context(f"penalty{number}")
         policy = ctx.trainable(tiny.policy, optim(1e-2, 8), head="actor_critic", critic=tiny.reward)
         collector = ppo.Collector(spec(missing_eos_penalty=penalty), inputs(tiny), ctx, policy)
-        scores.append(collector._rollouts(0)[0])
+        scores.append(collector.rollouts(0)[0])
     without, with_penalty = scores
     unended = ~without.ended_B
     assert unended.any()
@@ -103,30 +99,6 @@ def test_adaptive_kl_moves_the_coefficient_and_survives_in_the_state(tiny: Tiny)
     assert state["kl_coef"] == pytest.approx(0.1 * (1 - 0.1 * 0.2))  # no KL yet: the error is at its bound
 
 
-def test_prompts_are_permutations_one_after_the_other():
-    taken = [i for step in range(6) for i in ppo.prompt_indices(9, step, 3, seed=0)]
-    assert sorted(taken[:9]) == list(range(9))
-    assert sorted(taken[9:]) == list(range(9))
-    assert taken[:9] != taken[9:]
-
-
-def test_more_rollouts_than_prompts_take_some_twice():
-    assert len(ppo.prompt_indices(2, 0, 5, seed=0)) == 5
-
-
 def test_rollouts_must_be_a_multiple_of_the_batch():
     with pytest.raises(ValidationError, match=r"must be a multiple of .*optim.batch_size=8.*=16"):
         spec(rollouts_per_step=20)
-
-
-def test_raw_scores_need_no_record_of_the_reward_model(tiny: Tiny):
-    assert ppo.standardisation(spec(reward_std=None), tiny.policy) == (0.0, 1.0)
-    assert math.isclose(ppo.standardisation(spec(), tiny.reward)[1], 1.0)
-
-
-@pytest.mark.parametrize("deviation", [0.0, None])  # null is how a NaN is written
-def test_scores_without_deviation_are_not_scaled(tmp_path, deviation):
-    reward = Artifact(tmp_path, Kind.REWARD, "key", {"reward_mean": 0.5, "reward_std": deviation})
-    with pytest.raises(ArtifactError, match=r"^method\.reward_std=1\.0: .* same score .*set it to null"):
-        ppo.standardisation(spec(), reward)
-    assert ppo.standardisation(spec(reward_std=None), reward) == (0.0, 1.0)

@@ -5,14 +5,20 @@ import torch
 from torch import Tensor
 
 from alpacafarm.engine.dist import SingleProcess
-from alpacafarm.text.collate import Tokens
-from alpacafarm.training.rollouts import Advantages, Fidelity, Rollouts, Shaping, advantages, rollout_metrics
+from alpacafarm.training.rollouts import (
+    Advantages,
+    CriticRollouts,
+    Fidelity,
+    Shaping,
+    advantages,
+    rollout_metrics,
+)
 
 WIDTH = 7
 LENGTHS = (2, 5, 3)
 
 
-def rollouts(time: int = 5) -> Rollouts:
+def rollouts(time: int = 5) -> CriticRollouts:
     generator = torch.Generator().manual_seed(0)
     mask = torch.zeros(3, time, dtype=torch.bool)
     for row, length in enumerate(LENGTHS):
@@ -23,13 +29,13 @@ def rollouts(time: int = 5) -> Rollouts:
         values[:, :5] = torch.randn(3, 5, generator=generator)
         return values * mask
 
-    return Rollouts(
-        rows=[Tokens((1,), tuple(range(length))) for length in LENGTHS],
+    return CriticRollouts(
         ended_B=torch.ones(3, dtype=torch.bool),
         mask_BT=mask,
         logprob_BT=drawn(),
         reference_logprob_BT=drawn(),
         value_BT=drawn(),
+        raw=[1.0, -0.5, 2.0],
         score_B=torch.tensor([1.0, -0.5, 2.0]),
     )
 
@@ -49,7 +55,7 @@ def found(fidelity: Fidelity, time: int = 5, width: int = WIDTH, lam: float = 1.
     return advantages(rollouts(time), shaping(fidelity, lam=lam), SingleProcess(), width)
 
 
-def as_alpaca_farm(given: Rollouts, lam: float) -> tuple[Tensor, Tensor]:
+def as_alpaca_farm(given: CriticRollouts, lam: float) -> tuple[Tensor, Tensor]:
     """`_shape_reward` and `_estimate_advantage` of its rl/ppo_trainer.py, with a value of zero on padding."""
 
     def whitened(x: Tensor, shift_mean: bool) -> Tensor:
@@ -95,9 +101,8 @@ def test_corrected_advantages_are_white_over_response_tokens():
 
 def test_the_penalised_kl_is_logged_where_it_is_not_k1():
     given = rollouts()
-    raw = given.score_B.tolist()
     metrics = {
-        fidelity: rollout_metrics(given, found(fidelity), raw, SingleProcess(), fidelity=fidelity)
+        fidelity: rollout_metrics(given, found(fidelity), SingleProcess(), fidelity=fidelity)
         for fidelity in ("corrected", "published")
     }
     expected = (given.logprob_BT - given.reference_logprob_BT).clamp(min=0).sum() / 3
