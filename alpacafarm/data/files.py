@@ -51,7 +51,9 @@ def located(location: str) -> Located:
     """
     path = Path(location)
     suffix = path.suffix.lower()
-    if suffix in (".jsonl", ".ndjson"):
+    if location.startswith("hf:/"):
+        yield from _of_the_hub(location.replace("hf:/", "hf://").replace("///", "//"), suffix)
+    elif suffix in (".jsonl", ".ndjson"):
         yield from _json_lines(path)
     elif suffix == ".json":
         yield from _json_list(path)
@@ -139,6 +141,22 @@ def _by_datasets(location: str, path: Path) -> Located:
         raise SpecError(
             f"{location}: `datasets` cannot read it ({type(error).__name__}: {error}); "
             "JSON, JSON lines, Parquet, CSV, a folder of `datasets` or a hub name are accepted"
+        ) from error
+    for index, row in enumerate(loaded):
+        yield f"{location}: row {index + 1}", row
+
+
+def _of_the_hub(location: str, suffix: str) -> Located:
+    """A single file of a hub dataset. It is data: no script of the dataset is run."""
+    import datasets
+
+    builder = "parquet" if suffix == ".parquet" else "json"
+    try:
+        loaded = datasets.load_dataset(builder, data_files=location, split="train")
+    except Exception as error:  # whatever the library raises, the user needs to know what to do about it
+        raise SpecError(
+            f"{location}: cannot be fetched from the hub ({type(error).__name__}: {error}); with the file at "
+            "hand, set the key that names it: data.SPLIT=FILE for rows, given.pairs=FILE for judged pairs"
         ) from error
     for index, row in enumerate(loaded):
         yield f"{location}: row {index + 1}", row

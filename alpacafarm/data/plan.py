@@ -1,5 +1,6 @@
 """Splits as stages. Each split is its own artifact: other evaluation data does not train anything anew."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -10,6 +11,9 @@ from alpacafarm.ports import Upstream
 from alpacafarm.spec.base import Strict
 from alpacafarm.spec.data import FilesData, WorldData
 from alpacafarm.stage import Given, Kind, Node, Stage
+
+# The path that `huggingface_hub` takes, with an optional @revision behind the name.
+HUB_FILE = re.compile(r"hf://datasets/[\w.-]+/[\w.-]+(@[\w.-]+)?/.+\.(json|jsonl|parquet)")
 
 
 class WorldRows(Strict):
@@ -31,14 +35,16 @@ def rows(up: Upstream, data: WorldData | FilesData, split: str) -> Stage:
     """The stage that makes a split. PlanError when the user gave no file for it."""
     if isinstance(data, WorldData):
         spec = WorldRows(split=split, rows=getattr(data, split), seed=data.seed)
-        return _rows_stage(up, split, "alpacafarm.data.world:make", spec, {})
-    if split == "preference":
-        raise PlanError(
-            "data.kind=files has no preference split, whose instructions simulated feedback answers; set "
-            "feedback=human and data.preferences to a file of judged pairs, or given.pairs"
-        )
+        made = _rows_stage(up, split, "alpacafarm.data.world:make", spec, {})
+        # 2: the rows of these splits have answers
+        return replace(made, version=2) if split in ("preference", "unlabeled") else made
     key = "sft" if split == "pretrain" and data.pretrain is None else split
     location = getattr(data, key)
+    if location is None and split == "preference":
+        raise PlanError(
+            "data.preference=null: simulated feedback answers the instructions of this split; set it to a "
+            "file of them, or use judged pairs: feedback=human and data.preferences=FILE, or given.pairs=FILE"
+        )
     if location is None:
         raise PlanError(
             f"data.{key}=null: the plan needs the {key} split; set data.{key} to a JSON, JSON lines, "
@@ -66,19 +72,26 @@ def pairs_from_file(up: Upstream, key: str, location: str) -> Node:
 
 
 def source_node(key: str, location: str, kind: Kind = Kind.ROWS) -> Given:
-    """A file or folder by its content, or a hub name by its name."""
+    """A file or folder by its content; a hub name, or a single file of the hub, by its name."""
     path = Path(location).expanduser()
     if path.exists():
         try:
             return Given(kind, str(path.resolve()), fingerprint(path.resolve()))
         except (ArtifactError, OSError) as error:
             raise PlanError(f"{key}={location}: cannot be read: {error}; set {key} to another") from None
+    if is_hub_file(location):
+        return Given(kind, location, f"hub:{location}")
     if path.suffix or not is_hub_id(location):
         raise PlanError(
             f"{key}={location}: there is no such file; "
-            f"set {key} to a JSON, JSON lines, Parquet or CSV file or to a hub dataset"
+            f"set {key} to a JSON, JSON lines, Parquet or CSV file, to a hub dataset (owner/name) or to "
+            "hf://datasets/OWNER/NAME/FILE with a JSON, JSON lines or Parquet file of one"
         )
     return Given(kind, location, f"hub:{location}")
+
+
+def is_hub_file(location: str) -> bool:
+    return HUB_FILE.fullmatch(location) is not None
 
 
 def _rows_stage(up: Upstream, split: str, run: str, spec: Strict, inputs: dict[str, Given]) -> Stage:

@@ -13,9 +13,11 @@ from alpacafarm.world.tasks import Split, Task, tasks
 
 QUALITY = {
     "sft": Quality.SFT,
+    "preference": Quality.SFT,  # these two for SFT on all splits only (the paper's SFT 52k)
+    "unlabeled": Quality.SFT,
     "val": Quality.REFERENCE,
     "eval": Quality.REFERENCE,
-}  # the other splits have no answers
+}
 
 
 def make(spec: WorldRows, inputs: Inputs, ctx: Context) -> None:
@@ -29,9 +31,8 @@ def examples(spec: WorldRows) -> list[Example]:
         return [_example("pretrain", i, task, text) for i, (task, text) in enumerate(found)]
     split: Split = spec.split  # type: ignore[assignment]  # the planner names the world's own splits
     rng = random.Random(stable_seed("demonstrations", spec.split, spec.seed))
-    quality = QUALITY.get(spec.split)
     return [
-        _example(spec.split, i, task, demonstrate(task, rng, quality) if quality else "")
+        _example(spec.split, i, task, demonstrate(task, rng, QUALITY[spec.split]))
         for i, task in enumerate(tasks(split, spec.rows, spec.seed))
     ]
 

@@ -10,9 +10,7 @@ from alpacafarm.stage import Node
 
 
 class Spec(sim.Spec):
-    """As simulated feedback, with `preferences` naming recorded judgements that are used instead."""
-
-    preferences: str | None
+    """As simulated feedback. `preferences` names what people have said, which is used instead."""
 
 
 def plan(spec: Spec, up: Upstream) -> Node:
@@ -23,5 +21,4 @@ def plan(spec: Spec, up: Upstream) -> Node:
             "feedback=human needs people's judgements and data.preferences=null: "
             "name a file of judged pairs in data.preferences or given.pairs, or use data=world"
         )
-    own = sim.Spec.model_validate(spec.canonical(exclude={"preferences"}))
-    return sim.plan(own, up)
+    return sim.annotated(spec, up)

@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 from pydantic import Field
 
+from alpacafarm.data import plan as data_plan
 from alpacafarm.data.rows import read_outputs, write_rows
 from alpacafarm.judges.knows import bill, check_judge, recorded_file
 from alpacafarm.ports import Context, Inputs, Upstream
@@ -14,14 +15,14 @@ from alpacafarm.rollout.decode import DecodeSpec
 from alpacafarm.spec.feedback import FeedbackSpec
 from alpacafarm.spec.judge import JudgeSpec, RewardJudge
 from alpacafarm.spec.model import Sampling
-from alpacafarm.stage import Kind, Stage
+from alpacafarm.stage import Kind, Node, Stage
 from alpacafarm.stats.noise import flips
 from alpacafarm.stats.pairs import pair_samples
 from alpacafarm.stats.seeds import stable_seed
 from alpacafarm.types import Output, Pair, Preference
 
 
-class Spec(FeedbackSpec):
+class AnnotateSpec(FeedbackSpec):
     """`flip_probability` p: with probability 2p a pair gets a fair coin and is never sent to the judge."""
 
     samples: int = Field(ge=2)  # of each instruction; two of them are compared
@@ -30,7 +31,20 @@ class Spec(FeedbackSpec):
     judge: JudgeSpec
 
 
-def plan(spec: Spec, up: Upstream) -> Stage:
+class Spec(AnnotateSpec):
+    """`preferences` names pairs that are judged already, and are used instead."""
+
+    preferences: str | None
+
+
+def plan(spec: Spec, up: Upstream) -> Node:
+    if spec.preferences:
+        return data_plan.pairs_from_file(up, "data.simulated_preferences", spec.preferences)
+    return annotated(spec, up)
+
+
+def annotated(spec: Spec, up: Upstream) -> Stage:
+    """The pairs of two samples of the SFT model for each instruction, judged."""
     check_judge(spec.judge, "feedback", up)
     samples = up.stage(
         "sample pairs",
@@ -44,7 +58,7 @@ def plan(spec: Spec, up: Upstream) -> Stage:
     return up.stage(
         "annotate",
         "alpacafarm.feedback.sim:annotate",
-        spec,
+        AnnotateSpec.model_validate(spec.canonical(exclude={"preferences"})),
         makes=Kind.PAIRS,
         inputs={"samples": samples, **judge_inputs},
         uses_model=uses_model,
@@ -52,7 +66,7 @@ def plan(spec: Spec, up: Upstream) -> Stage:
     )
 
 
-def annotate(spec: Spec, inputs: Inputs, ctx: Context) -> None:
+def annotate(spec: AnnotateSpec, inputs: Inputs, ctx: Context) -> None:
     """Writes `pairs.jsonl`. Equal samples of an instruction give no pair, nor do failed verdicts; both are
     counted."""
     outputs = read_outputs(inputs["samples"].path / "outputs.json")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from pydantic import Field
 
 from alpacafarm.data.rows import read_rows
+from alpacafarm.errors import SpecError
 from alpacafarm.ports import Artifact, Context, Engine, Inputs, LossFn, Upstream
 from alpacafarm.spec.base import Strict
 from alpacafarm.spec.data import Split
@@ -104,6 +105,11 @@ def demonstrations(artifact: Artifact, tokenizer: PreTrainedTokenizerBase, ctx: 
         ctx.record(ties=len(pairs) - len(examples))
     else:
         examples = read_rows(artifact.path / "rows.jsonl", Example)
+        if not any(row.output for row in examples):
+            raise SpecError(
+                f"{artifact.path / 'rows.jsonl'}: none of the {len(examples)} rows has an output to learn "
+                "from; leave the split out of method.splits, or give data.SPLIT a file with outputs"
+            )
     return encode_rows(tokenizer, ctx.model.prompt, examples)
 
 

@@ -24,15 +24,20 @@ class WorldData(Strict):
 
 
 class FilesData(Strict):
-    """The user's own files: JSON, JSON lines, Parquet, CSV, a folder that `datasets` reads, or a hub name."""
+    """The user's own files: JSON, JSON lines, Parquet, CSV, a folder that `datasets` reads, or a hub name.
+
+    A single file of the hub is `hf://datasets/OWNER/NAME/FILE`.
+    """
 
     kind: Literal["files"]
     pretrain: str | None  # default: the sft rows
     sft: str | None
+    preference: str | None
     unlabeled: str | None
     val: str | None
     eval: str | None
-    preferences: str | None
+    preferences: str | None  # judged pairs: what people said,
+    simulated_preferences: str | None  # and what simulated annotators said
 
 
 DataSpec = Annotated[WorldData | FilesData, Field(discriminator="kind")]

@@ -151,6 +151,12 @@ class RunSpec(Strict):
         return problems
 
     def _data_problems(self) -> list[Problem]:
+        if self.method.name == "pretrain" and self.model.architecture is None:
+            text = (
+                f"model.path={self.model.path}: that model is trained already; set method=base to evaluate "
+                "it as it is, or model=scratch to train one from nothing"
+            )
+            return [Problem("method.name", "pretrain", text)]
         if self.model.name != "world" or self.data.kind == "world" or self.model.architecture is None:
             return []
         text = (

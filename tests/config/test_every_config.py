@@ -17,6 +17,7 @@ FILES = [
 ]
 NEEDS = {  # what a file leaves to the user, or only goes with
     "model/path": ["model.path={model}"],
+    "data/alpaca_farm": ["model=llama-7b", "eval/judge=reward"],
     "data/files": [*FILES, "model=scratch", "feedback=human", "eval/judge=reward"],
     "feedback/judge/recorded": ["feedback.judge.path={pairs}"],
     "feedback/judge/reward": ["given.rm={model}"],

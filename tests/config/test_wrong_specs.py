@@ -45,6 +45,8 @@ def test_every_problem_is_told_in_a_line_of_its_own(row, things):
         f"method=sft {FILES} eval=none",  # nobody asks the default feedback, which could not answer
         f"method=ppo {FILES} eval/judge=reward feedback=human data.preferences={{pairs}}",
         "method=ppo given.rm={model} feedback/judge=reward",
+        f"method=rm {FILES} data.simulated_preferences={{pairs}}",  # judged already: nobody is asked
+        "-m method=base,sft,ppo feedback=sim,human model=llama-7b data=alpaca_farm eval/judge=reward",
     ],
 )
 def test_nothing_is_said_against_a_right_spec(overrides, things):

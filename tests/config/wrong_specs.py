@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-METHODS = r"known: best_of_n, .*ppo, .*sft"
+METHODS = r"known: .*best_of_n, .*ppo, .*sft"
 FILES = "data=files model=scratch data.sft={rows} data.unlabeled={rows} data.eval={rows}"
 
 
@@ -249,6 +249,14 @@ TABLE = [
     wrong(
         f"method=rm {FILES}",
         r"^feedback\.judge\.kind=world: .* set feedback/judge=reward or .*",
+    ),
+    wrong(
+        f"method=rm {FILES} feedback/judge=recorded feedback.judge.path={{pairs}}",
+        r"^data\.preference=null: simulated feedback answers .*; set it to a file .* or given\.pairs=FILE",
+    ),
+    wrong(
+        "method=pretrain model=llama-7b data=alpaca_farm eval/judge=reward",
+        r"^method\.name=pretrain: model\.path=huggyllama/llama-7b: .* trained already; set method=base",
     ),
     wrong(
         f"method=rm {FILES} feedback=human",

@@ -36,7 +36,8 @@ UPSTREAM = (
     "upstream.rm.optim.batch_size=8",
     "upstream.rm.held_out=8",
 )
-METHOD = {
+METHOD: dict[str, tuple[str, ...]] = {
+    "base": (),
     "sft": ("method.optim.batch_size=16",),
     "rm": ("method.optim.batch_size=8", "method.held_out=8"),
     "ppo": (

@@ -1,6 +1,7 @@
 """Rows of the user's files: what is read is what the file says, or it is refused by file and place."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -98,3 +99,38 @@ def test_a_system_message_is_not_dropped_in_silence():
     said = [{"role": "system", "content": "Lie."}, {"role": "user", "content": "Why?"}]
     with pytest.raises(SpecError, match="here: prompt has a message of role system"):
         preference({"prompt": said, "chosen": "a", "rejected": "b"}, "0", "here")
+
+
+def test_a_file_of_the_hub_is_read_as_data_by_its_whole_name(monkeypatch):
+    import datasets
+
+    asked = []
+
+    def load_dataset(builder, **how):
+        asked.append((builder, how))
+        return [ROW]
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    name = "hf://datasets/tatsu-lab/alpaca_farm/alpaca_instructions/sft"
+    for suffix in (".json", ".jsonl", ".parquet"):
+        # inputs come as paths, and a path has no double slash
+        assert list(located(str(Path(name + suffix)))) == [(f"{name}{suffix}: row 1", ROW)]
+    assert asked == [
+        (builder, {"data_files": name + suffix, "split": "train"})
+        for builder, suffix in (("json", ".json"), ("json", ".jsonl"), ("parquet", ".parquet"))
+    ]
+
+
+def test_without_a_network_the_message_says_what_is_missing_and_where_to_put_it(monkeypatch):
+    import datasets
+
+    def refuse(*asked, **how):
+        raise ConnectionError("Name or service not known")
+
+    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    message = (
+        r"^hf://datasets/a/b/sft\.json: cannot be fetched from the hub \(ConnectionError: Name or service "
+        r"not known\); with the file at hand, set .*: data\.SPLIT=FILE for rows, given\.pairs=FILE for"
+    )
+    with pytest.raises(SpecError, match=message):
+        list(located("hf:/datasets/a/b/sft.json"))
