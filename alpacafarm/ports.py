@@ -206,8 +206,12 @@ class Context(Protocol):
         head: Head = "language",
         critic: Artifact | None = None,
         value_lr_scale: float = 1.0,
+        control_tokens: Sequence[str] = (),
     ) -> Engine:
-        """An engine to train. `critic` is the reward model that an actor's value network starts from."""
+        """An engine to train. `critic` is the reward model that an actor's value network starts from.
+
+        A language model learns `control_tokens` on top of its vocabulary; it reads them and never says them.
+        """
         ...
 
     def from_nothing(self, tokenizer: PreTrainedTokenizerBase, optim: OptimSpec) -> Engine:
@@ -216,10 +220,10 @@ class Context(Protocol):
 
     def frozen(self, weights: Artifact, *, head: Head = "language") -> Engine: ...
 
-    def tokenizer(self, weights: Artifact) -> PreTrainedTokenizerBase: ...
+    def tokenizer(self, weights: Artifact, control_tokens: Sequence[str] = ()) -> PreTrainedTokenizerBase: ...
 
     def vocabulary(self, weights: Artifact) -> str:
-        """A hash of what the model's token ids stand for: ids mean the same to models that share it."""
+        """A hash of what token ids in responses stand for: they mean the same to models that share it."""
         ...
 
     def positions(self, weights: Artifact) -> int | None:

@@ -263,9 +263,16 @@ def _proxies(spec: CompareSpec, inputs: Inputs, ctx: Context) -> dict[str, Any]:
 def _log_ratios(
     policy: Artifact, sft: Artifact, tokens: Sequence[Any], temperature: float, ctx: Context
 ) -> list[float]:
-    """log policy(response) - log sft(response), summed over each response."""
-    sums = [
-        ctx.logprobs(ctx.frozen(weights), tokens, temperature).double().sum(1).tolist()
-        for weights in (policy, sft)
-    ]
+    """log policy(response) - log sft(response), summed over each response. Each is asked in its own way."""
+    from alpacafarm.rollout.decode import prompt_prefix
+    from alpacafarm.text.collate import Tokens
+    from alpacafarm.text.tokenise import with_prefix
+
+    sums = []
+    for weights in (policy, sft):
+        plain = [row.prompt for row in tokens]
+        prompts = with_prefix(ctx.tokenizer(weights), plain, prompt_prefix(weights))
+        rows = [Tokens(prompt, row.response) for prompt, row in zip(prompts, tokens, strict=True)]
+        logprob_BT = ctx.logprobs(ctx.frozen(weights), rows, temperature)
+        sums.append(logprob_BT.double().sum(1).tolist())
     return [a - b for a, b in zip(*sums, strict=True)]

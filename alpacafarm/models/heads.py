@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from alpacafarm.models.control import unspoken_ids
 from alpacafarm.ops.logprobs import token_stats
 from alpacafarm.text.collate import SequenceBatch
 
@@ -122,6 +123,19 @@ def logits_function(policy: PreTrainedModel) -> Callable[[Tensor], Tensor]:
     return logits
 
 
+def spoken_logits_function(policy: PreTrainedModel) -> Callable[[Tensor], Tensor]:
+    """`logits_function` with -inf for the tokens that the policy never says, as it is sampled from."""
+    logits, unspoken = logits_function(policy), unspoken_ids(policy)
+    if not unspoken:
+        return logits
+
+    def spoken(hidden_NH: Tensor) -> Tensor:
+        index = torch.tensor(unspoken, device=hidden_NH.device)
+        return logits(hidden_NH).index_fill(-1, index, -torch.inf)
+
+    return spoken
+
+
 def _hidden(model: PreTrainedModel, batch: SequenceBatch) -> Tensor:
     """hidden_BLH. Rows are right-padded, so every architecture's default positions are right."""
     hidden_BLH: Tensor = model.base_model(
@@ -141,7 +155,7 @@ def _response_stats(
 ) -> ResponseStats:
     stats = token_stats(
         hidden_NH,
-        logits_function(policy),
+        spoken_logits_function(policy),
         batch.response_BT[batch.mask_BT],
         temperature=temperature,
         chunk=max(1, CHUNK_ELEMENTS // policy.config.get_text_config().vocab_size),

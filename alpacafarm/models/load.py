@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from alpacafarm.errors import ArtifactError
 from alpacafarm.spec.model import ArchitectureSpec
+from alpacafarm.text.control import control_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -177,11 +178,9 @@ def _load_adapter(auto: Any, path: Path, dtype: str, **settings: Any) -> PreTrai
 def _fit_to_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Rows for new tokens, each the mean of the old ones, and the tokenizer's special ids.
 
-    A random row would change what the model says as soon as the softmax runs over it. Sampling settings that
-    came with the weights (top_p, repetition_penalty) are dropped: only the run's own apply.
+    A random row would change what the model says as soon as the softmax runs over it.
     """
     import torch
-    from transformers import GenerationConfig
 
     old = model.get_input_embeddings().weight.size(0)
     if len(tokenizer) > old:
@@ -191,10 +190,21 @@ def _fit_to_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
             if embeddings is not None:
                 rows = embeddings.weight.data
                 rows[old:] = rows[:old].mean(0, keepdim=True)
+    set_special_ids(model, tokenizer)
+
+
+def set_special_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """The tokenizer's start, end and padding token, and its control tokens as tokens never to be generated.
+
+    Sampling settings that came with the weights (top_p, repetition_penalty) are dropped: only the run's own
+    apply.
+    """
+    from transformers import GenerationConfig
+
     ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     model.config.update(ids)
     if model.can_generate():
-        model.generation_config = GenerationConfig(**ids)
+        model.generation_config = GenerationConfig(**ids, suppress_tokens=control_ids(tokenizer) or None)
 
 
 def _check_decoder_only(config: PreTrainedConfig, path: str | Path) -> None:

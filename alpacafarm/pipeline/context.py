@@ -67,10 +67,14 @@ class StageContext:
         head: Head = "language",
         critic: Artifact | None = None,
         value_lr_scale: float = 1.0,
+        control_tokens: Sequence[str] = (),
     ) -> Engine:
         from alpacafarm.models import heads, load
+        from alpacafarm.models.control import give_rows
 
+        assert head == "language" or not control_tokens, f"{head} has no room for control tokens"
         path, dtype = model_path(weights), self.model.dtype
+        tokenizer = self.tokenizer(weights, control_tokens)
         module: nn.Module
         if head == "reward":
             module = heads.RewardModel(
@@ -83,12 +87,15 @@ class StageContext:
             value = load.load_reward(model_path(critic), **revision(critic), dtype=dtype)
             module = heads.ActorCritic(policy, value, value_lr_scale=value_lr_scale)
         else:
-            module = heads.LanguageModel(load.load_policy(path, **revision(weights), dtype=dtype))
+            policy = load.load_policy(path, **revision(weights), dtype=dtype)
+            if control_tokens:
+                give_rows(policy, tokenizer, known=len(self.tokenizer(weights)), seed=self.seed)
+            module = heads.LanguageModel(policy)
         if self.model.lora is not None:
             from alpacafarm.models.lora import apply_lora
 
             apply_lora(module, self.model.lora, seed=self.seed)
-        return self._engine(module, optim, self.tokenizer(weights))
+        return self._engine(module, optim, tokenizer)
 
     def from_nothing(self, tokenizer: PreTrainedTokenizerBase, optim: OptimSpec) -> Engine:
         from alpacafarm.models import heads, load
@@ -125,10 +132,14 @@ class StageContext:
             export=exporter(tokenizer, lora=lora),
         )
 
-    def tokenizer(self, weights: Artifact) -> PreTrainedTokenizerBase:
+    def tokenizer(self, weights: Artifact, control_tokens: Sequence[str] = ()) -> PreTrainedTokenizerBase:
         from alpacafarm.models.load import load_tokenizer
+        from alpacafarm.text.control import add_control_tokens
 
-        return load_tokenizer(model_path(weights), **revision(weights))
+        tokenizer = load_tokenizer(model_path(weights), **revision(weights))
+        if control_tokens:
+            add_control_tokens(tokenizer, control_tokens)
+        return tokenizer
 
     def positions(self, weights: Artifact) -> int | None:
         from alpacafarm.models.load import load_config
@@ -138,7 +149,9 @@ class StageContext:
         return None if limit is None else int(limit)
 
     def vocabulary(self, weights: Artifact) -> str:
-        return content_key(self.tokenizer(weights).get_vocab())
+        from alpacafarm.text.control import spoken_vocabulary
+
+        return content_key(spoken_vocabulary(self.tokenizer(weights)))
 
     def _check_vocabulary(self, reward: Artifact, vocabulary: str) -> None:
         """Responses go to the reward model as tokens, so both must read them alike."""
@@ -158,6 +171,7 @@ class StageContext:
         *,
         seeds: Sequence[int],
     ) -> Sampled:
+        from alpacafarm.models.control import unspoken_ids
         from alpacafarm.rollout.hf import sample
 
         return sample(
@@ -167,6 +181,7 @@ class StageContext:
             seeds=seeds,
             pad_id=model.config.pad_token_id,
             eos_ids=eos_ids(model),
+            unspoken_ids=unspoken_ids(model),
             batch_size=self.generation_batch,
         )
 

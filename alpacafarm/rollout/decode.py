@@ -38,16 +38,19 @@ def decode(spec: DecodeSpec, inputs: Inputs, ctx: Context) -> None:
     """Writes `outputs.json` (AlpacaEval's columns and ours) and `tokens.jsonl` (exact ids), in row order.
 
     A response depends on the weights, the prompt and its own seed alone. No row is dropped: a prompt that the
-    model has no positions for is cut out of the middle, and counted.
+    model has no positions for is cut out of the middle, and counted. A policy with a prompt prefix is asked
+    with it; `tokens.jsonl` holds the prompts without, as any other model reads them.
     """
     from alpacafarm.text.collate import Tokens
-    from alpacafarm.text.tokenise import decode_responses
+    from alpacafarm.text.tokenise import decode_responses, with_prefix
 
     rows = drawn(read_rows(inputs["rows"].path / "rows.jsonl", Example), spec.prompts, ctx.seed)
+    tokenizer, prefix = ctx.tokenizer(inputs["policy"]), prompt_prefix(inputs["policy"])
     prompts, cut = _prompts(spec, inputs["policy"], rows, ctx)
     jobs = [(row, sample) for row in range(len(rows)) for sample in range(spec.n)]
-    responses = _sampled(spec, inputs["policy"], ctx, rows, prompts, jobs)
-    texts = decode_responses(ctx.tokenizer(inputs["policy"]), [ids for ids, _ in responses])
+    asked = with_prefix(tokenizer, prompts, prefix)
+    responses = _sampled(spec, inputs["policy"], ctx, rows, asked, jobs)
+    texts = decode_responses(tokenizer, [ids for ids, _ in responses])
     outputs = [
         Output(
             id=rows[row].id,
@@ -66,7 +69,7 @@ def decode(spec: DecodeSpec, inputs: Inputs, ctx: Context) -> None:
         write_outputs(ctx.out / "outputs.json", outputs)
         pairs = zip(jobs, responses, strict=True)
         write_tokens(ctx.out, [Tokens(prompts[row], ids) for (row, _), (ids, _) in pairs])
-    ctx.record(vocabulary=ctx.vocabulary(inputs["policy"]))
+    ctx.record(vocabulary=ctx.vocabulary(inputs["policy"]), prompt_prefix=prefix)
     ctx.record(ended_fraction=sum(o.ended for o in outputs) / len(outputs), shortened_prompts=cut)
 
 
@@ -79,16 +82,18 @@ def drawn(rows: Sequence[Example], count: int | None, seed: int) -> list[Example
 def _prompts(
     spec: DecodeSpec, policy: Artifact, rows: Sequence[Example], ctx: Context
 ) -> tuple[list[tuple[int, ...]], int]:
-    """Every row's prompt, and how many had to be shortened."""
-    from alpacafarm.text.tokenise import encode_prompts, shorten
+    """Every row's prompt, and how many had to be shortened to leave room for prefix and response."""
+    from alpacafarm.text.tokenise import encode_prompts, shorten, with_prefix
 
-    prefix = str(policy.facts.get("prompt_prefix", ""))
+    tokenizer = ctx.tokenizer(policy)
     asked = [(row.instruction, row.input) for row in rows]
-    whole = encode_prompts(ctx.tokenizer(policy), ctx.model.prompt, asked, prefix=prefix)
+    whole = encode_prompts(tokenizer, ctx.model.prompt, asked)
     positions = ctx.positions(policy)
     if positions is None:
         return whole, 0
-    prompts = [shorten(prompt, positions - spec.sampling.max_new_tokens) for prompt in whole]
+    (ahead,) = with_prefix(tokenizer, [()], prompt_prefix(policy))
+    room = positions - spec.sampling.max_new_tokens - len(ahead)
+    prompts = [shorten(prompt, room) for prompt in whole]
     return prompts, sum(short != prompt for short, prompt in zip(prompts, whole, strict=True))
 
 
@@ -125,6 +130,11 @@ def _sampled(
             bar.advance(len(done))
     shares = dist.gather(done)
     return [shares[i % dist.world][i // dist.world] for i in range(len(jobs))]
+
+
+def prompt_prefix(policy: Artifact) -> str:
+    """What has to stand before every prompt of this policy: a control token, or nothing."""
+    return str(policy.facts.get("prompt_prefix", ""))
 
 
 def read_tokens(folder: Path) -> list[Tokens]:

@@ -5,7 +5,8 @@ of short rows: prompts of like length share a batch, the key-value cache is writ
 ended leave the batch, and each row has its own random stream (`draw`).
 """
 
-# Shapes: B rows, L positions of the prompts, T new tokens, C = L + T, A rows still in the batch, V tokens.
+# Shapes: B rows, L positions of the prompts, T new tokens, C = L + T, A rows still in the batch, V tokens,
+# N tokens that are never drawn.
 
 from __future__ import annotations
 
@@ -36,6 +37,7 @@ def sample(
     seeds: Sequence[int],
     pad_id: int,
     eos_ids: Collection[int],
+    unspoken_ids: Collection[int] = (),
     batch_size: int,
     on_batch: Callable[[int], None] | None = None,
 ) -> Sampled:
@@ -45,8 +47,8 @@ def sample(
     reaches `max_new_tokens` without one has not ended. The padding token is never drawn, because a response
     that holds it could not be told from padding; a policy never trained on it gives it a mass of about zero,
     so the distribution is treated as whole elsewhere. (Where padding and end token are the same, it is drawn:
-    the row ends with it.) The model's `generation_config` plays no part. `on_batch` is told the number of
-    rows each time a batch is done.
+    the row ends with it.) Nor are `unspoken_ids`, the control tokens. The model's `generation_config` plays
+    no part. `on_batch` is told the number of rows each time a batch is done.
     """
     if len(seeds) != len(prompts):
         raise ValueError(f"{len(seeds)} seeds for {len(prompts)} prompts; one seed for each is required")
@@ -56,6 +58,7 @@ def sample(
     responses: list[tuple[int, ...]] = [()] * len(prompts)
     ended = [False] * len(prompts)
     computed = 0
+    never = sorted({pad_id, *unspoken_ids} - set(eos_ids))
     for indices in by_length([len(prompt) for prompt in prompts], batch_size):
         found = _sample_batch(
             model,
@@ -64,6 +67,7 @@ def sample(
             uniforms([seeds[i] for i in indices], sampling.max_new_tokens),
             pad_id,
             eos_ids,
+            never,
         )
         for i, response, has_ended in zip(indices, found.responses, found.ended, strict=True):
             responses[i], ended[i] = response, has_ended
@@ -80,6 +84,7 @@ def _sample_batch(
     u_BT: Tensor,
     pad_id: int,
     eos_ids: Collection[int],
+    never: Sequence[int],
 ) -> Sampled:
     from alpacafarm.rollout.cache import new_cache
 
@@ -90,6 +95,7 @@ def _sample_batch(
     position = (mask[:, :width].cumsum(1) - 1).clamp_(min=0)
     u_TA = u_BT.T.contiguous().to(model.device)
     cache = new_cache(model.config, width + steps)
+    never_N = torch.tensor(never, dtype=torch.long, device=model.device)
     eos = np.array(sorted(eos_ids), dtype=np.int64)
 
     token_BT = np.full((rows, steps), pad_id, dtype=np.int64)
@@ -107,8 +113,7 @@ def _sample_batch(
             logits_to_keep=1,
         ).logits[:, -1]
         computed += ids.numel()
-        if pad_id not in eos_ids:
-            logits_AV[:, pad_id] = -torch.inf
+        logits_AV[:, never_N] = -torch.inf
         next_A = draw(logits_AV, u_TA[t], sampling)
         token_A = next_A.cpu().numpy()  # the one place where a step waits for the device
         if token_A.max() >= logits_AV.size(1):

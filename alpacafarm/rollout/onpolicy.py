@@ -21,7 +21,7 @@ from alpacafarm.ports import Artifact, Context, Engine
 from alpacafarm.spec.model import Sampling
 from alpacafarm.stats.seeds import stable_seed
 from alpacafarm.text.collate import SequenceBatch, Tokens, collate
-from alpacafarm.text.tokenise import Ids, encode_prompts
+from alpacafarm.text.tokenise import Ids, encode_prompts, prefixed
 from alpacafarm.training.batches import deal
 from alpacafarm.types import Example
 
@@ -51,12 +51,6 @@ def fitting_prompts(rows: Artifact, policy: Artifact, ctx: Context, *, room: int
             f"{min(map(len, ids), default=0) + room} or more, or give shorter prompts"
         )
     return Prompts([ids[i] for i in fitting], [examples[i] for i in fitting], tokenizer.bos_token_id)
-
-
-def prefixed(prompt: Ids, prefix: Ids, bos_id: int | None) -> Ids:
-    """The prompt with control tokens after its start token, where `encode_prompts` has them."""
-    cut = 1 if prompt[0] == bos_id else 0
-    return prompt[:cut] + prefix + prompt[cut:]
 
 
 def prompt_indices(prompts: int, step: int, count: int, seed: int) -> list[int]:

@@ -31,6 +31,11 @@ class MethodSpec(Strict):
     name: str
     module: str | None = Field(default=None, alias="_module", exclude_if=lambda dotted: dotted is None)
 
+    @property
+    def control_tokens(self) -> tuple[str, ...]:
+        """What the method adds to the policy's vocabulary."""
+        return ()
+
 
 class OnPolicySpec(MethodSpec):
     """Each step samples `rollouts_per_step` responses for `epochs_per_rollout` passes of `optim.batch_size`,

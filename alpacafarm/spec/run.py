@@ -92,6 +92,7 @@ class RunSpec(Strict):
             *self._sampling_problems(),
             *self._judge_problems(),
             *self._data_problems(),
+            *self._control_problems(),
             *(self.batch_problems(self.cluster.processes) if self.cluster.processes != "auto" else ()),
         ]
         if problems:
@@ -164,6 +165,15 @@ class RunSpec(Strict):
             "set model=scratch (trained from nothing on data.pretrain) or model=path model.path=FOLDER"
         )
         return [Problem("model.name", "world", text)]
+
+    def _control_problems(self) -> list[Problem]:
+        if self.model.lora is None or self.model.lora.export == "merged" or not self.method.control_tokens:
+            return []
+        text = (
+            f"method={self.method.name} adds tokens to the policy's vocabulary, and an adapter has no "
+            "embeddings for them; set model.lora.export=merged"
+        )
+        return [Problem("model.lora.export", self.model.lora.export, text)]
 
     def batch_problems(self, world: int) -> list[Problem]:
         """Batches that cannot be shared out among `world` processes."""

@@ -45,19 +45,28 @@ def encode_prompts(
     """Prompts of (instruction, input).
 
     The start token comes once, first, if the tokenizer puts one; in the `chat` style the template decides.
-    `prefix` follows it. It is ours, not the user's: special tokens in it are read as such (control tokens).
+    `prefix` follows it, see `with_prefix`.
     """
     prompts = [prompt(style, instruction, input, tokenizer) for instruction, input in asked]
     structure = {text: _structure(tokenizer, text) for text in {t for p in prompts for t in (p.head, p.tail)}}
-    ahead = _structure(tokenizer, prefix)
     start = () if style == "chat" else start_ids(tokenizer)
     bodies = _plain(tokenizer, [p.body for p in prompts])
-    rows = []
-    for p, body in zip(prompts, bodies, strict=True):
-        head = start + structure[p.head]
-        cut = 1 if head and head[0] == tokenizer.bos_token_id else 0
-        rows.append(head[:cut] + ahead + head[cut:] + body + structure[p.tail])
-    return rows
+    whole = [
+        start + structure[p.head] + body + structure[p.tail] for p, body in zip(prompts, bodies, strict=True)
+    ]
+    return with_prefix(tokenizer, whole, prefix)
+
+
+def with_prefix(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Ids], prefix: str) -> list[Ids]:
+    """Each prompt `prefixed`. The prefix is ours, not the user's: special tokens in it are read as such."""
+    ahead = _structure(tokenizer, prefix)
+    return [prefixed(prompt, ahead, tokenizer.bos_token_id) for prompt in prompts]
+
+
+def prefixed(prompt: Ids, prefix: Ids, bos_id: int | None) -> Ids:
+    """The prompt with control tokens after its start token, or first where it has none."""
+    cut = 1 if prompt and prompt[0] == bos_id else 0
+    return prompt[:cut] + prefix + prompt[cut:]
 
 
 def encode_response(tokenizer: PreTrainedTokenizerBase, text: str, *, ended: bool = True) -> Ids:

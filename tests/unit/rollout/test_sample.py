@@ -167,6 +167,35 @@ def test_padding_is_never_drawn_however_likely(loves_padding):
     assert not any(PAD in response for response in found.responses)
 
 
+def test_control_tokens_are_never_drawn_however_likely(llama):
+    control = {7, 39}
+
+    def favour(module, args, logits):
+        logits[..., list(control)] += 50.0
+        return logits
+
+    handle = llama.lm_head.register_forward_hook(favour)
+    try:
+        loved, barred = (
+            hf.sample(
+                llama,
+                some_prompts(),
+                WHOLE,
+                seeds=range(20),
+                pad_id=PAD,
+                eos_ids=(END,),
+                unspoken_ids=unspoken,
+                batch_size=8,
+            )
+            for unspoken in ((), control)
+        )
+    finally:
+        handle.remove()
+    assert all(set(response) <= control for response in loved.responses)
+    assert all(control.isdisjoint(response) and PAD not in response for response in barred.responses)
+    assert len({token for response in barred.responses for token in response}) > 10
+
+
 def test_padding_that_is_also_the_end_token_ends_a_row(loves_padding):
     found = sample(loves_padding, some_prompts(3), range(3), eos_ids=[PAD])
     assert found.responses == [(PAD,)] * 3
