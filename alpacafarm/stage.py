@@ -18,6 +18,7 @@ class Kind(StrEnum):
     PAIRS = "pairs"
     OUTPUTS = "outputs"
     SCORES = "scores"
+    LOGPROBS = "logprobs"
 
 
 def canonical_json(value: Any) -> str:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, TypeVar
+
+import torch
+from torch import Tensor
 
 from alpacafarm.errors import SpecError
 from alpacafarm.ports import Context
@@ -68,6 +71,35 @@ def tokenised(
             f"than model.max_prompt_tokens={ctx.model.max_prompt_tokens}; raise it, or give shorter ones"
         )
     return TokenPairs(one.rows, two.rows, [pairs[i] for i in one.kept])
+
+
+@dataclass(frozen=True)
+class ReferencedPairs(PairBatch):
+    """Pairs with what the reference policy says of them, where a loss asks for it."""
+
+    reference_2B: Tensor | None  # log p(response) in nats: output 1 of each pair, then output 2
+
+
+def with_reference(
+    logprob_1: Sequence[float], logprob_2: Sequence[float]
+) -> Callable[[PairBatch, Sequence[int]], ReferencedPairs]:
+    """For `pair_steps`: adds the reference's log-probabilities, which are listed by place."""
+
+    def attach(batch: PairBatch, places: Sequence[int]) -> ReferencedPairs:
+        found = [side[i] for side in (logprob_1, logprob_2) for i in places]
+        return _referenced(batch, torch.tensor(found, dtype=torch.float32))
+
+    return attach
+
+
+def without_reference(batch: PairBatch, places: Sequence[int]) -> ReferencedPairs:
+    """For `pair_steps`, where the loss has no reference."""
+    return _referenced(batch, None)
+
+
+def _referenced(batch: PairBatch, reference_2B: Tensor | None) -> ReferencedPairs:
+    told = {f.name: getattr(batch, f.name) for f in fields(batch)}
+    return ReferencedPairs(**told, reference_2B=reference_2B)
 
 
 def as_it_is(batch: PairBatch, places: Sequence[int]) -> PairBatch:

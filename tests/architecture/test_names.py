@@ -19,9 +19,12 @@ YAMLS = [(group, path) for group in GROUPS for path in sorted((CONF / group).glo
 MODULES = [(package, name) for package in BASES for name in lookup.names(package)]
 
 
+def told(path: Path) -> dict[str, str]:
+    return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
 def named(path: Path) -> str:
-    """The module that a YAML file is for. A family of settings may share one."""
-    return str(yaml.safe_load(path.read_text(encoding="utf-8"))["name"])
+    return told(path)["name"]
 
 
 def test_there_are_some_of_each():
@@ -34,8 +37,11 @@ def test_there_are_some_of_each():
 def test_every_yaml_names_a_module(group, path):
     if path in NO_MODULE:
         assert named(path) == path.stem
-    else:
-        assert named(path) in lookup.names(GROUPS[group])
+        return
+    assert named(path) == path.stem
+    dotted = told(path).get("_module")  # of settings that share a module
+    assert dotted is not None or path.stem in lookup.names(GROUPS[group])
+    assert lookup.module(GROUPS[group], path.stem, dotted)
 
 
 @pytest.mark.parametrize(("package", "name"), MODULES)

@@ -1,11 +1,13 @@
 """Every YAML file of every group and every recipe composes, validates and gives a plan."""
 
+import json
 from pathlib import Path
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
-from alpacafarm import compose, lookup
+from alpacafarm import compose
 
 ROOT = Path(__file__).parents[2]
 CONF, RECIPES = ROOT / "conf", ROOT / "recipes"
@@ -33,6 +35,7 @@ def files(group: str) -> list[Path]:
 GROUPS = sorted(p.parent.relative_to(CONF).as_posix() for p in CONF.glob("*/**/*.yaml"))
 CHOICES = [(g, p.stem) for g in dict.fromkeys([*GROUPS, "recipe"]) if g != "tuned" for p in files(g)]
 TUNED = [path.stem for path in files("tuned")]
+METHODS = [path.stem for path in files("method")]
 
 
 def test_there_are_groups_and_files():
@@ -55,14 +58,21 @@ def test_choice_composes_validates_and_plans(job, things, group, name):
 def test_tuned_values_stand_over_the_published_ones(job, things, stem):
     """`conf/tuned/<model>-<method>.yaml` is optional: a misspelt one would be passed over in silence."""
     model, method = next(
-        (stem.removesuffix(f"-{name}"), name) for name in lookup.names("methods") if stem.endswith(f"-{name}")
+        (stem.removesuffix(f"-{name}"), name) for name in METHODS if stem.endswith(f"-{name}")
     )
-    tuned = yaml.safe_load((CONF / "tuned" / f"{stem}.yaml").read_text(encoding="utf-8"))
+    tuned = tuned_values(stem)
     spec = job(f"method={method}", f"model={model}").spec.method.canonical()
     written = {key: value_at(tuned, key) for key in compose.dotted(tuned)}
     values = {key: v for key, v in written.items() if not isinstance(v, dict) and "${" not in str(v)}
     assert written
     assert {key: value_at(spec, key) for key in values} == values
+
+
+def tuned_values(stem: str) -> dict:
+    """What the file gives, and before it the files of its defaults list."""
+    values = yaml.safe_load((CONF / "tuned" / f"{stem}.yaml").read_text(encoding="utf-8"))
+    bases = [name for name in values.pop("defaults", []) if name != "_self_"]
+    return OmegaConf.to_container(OmegaConf.merge(*map(tuned_values, bases), values))
 
 
 def value_at(node: dict, dotted: str) -> object:
@@ -71,11 +81,11 @@ def value_at(node: dict, dotted: str) -> object:
     return node
 
 
-@pytest.mark.parametrize("method", lookup.names("methods"))
+@pytest.mark.parametrize("method", METHODS)
 def test_a_saved_spec_fed_back_is_the_same_run(job, tmp_path, method):
     made = job(f"method={method}", "seed=7", "store=somewhere")
     path = tmp_path / "spec.json"
-    path.write_text(made.spec.model_dump_json(indent=1))
+    path.write_text(json.dumps(made.spec.canonical()))
     again = job(f"spec={path}")
     assert again.spec == made.spec
     assert [s.key for s in again.plan.stages] == [s.key for s in made.plan.stages]
@@ -94,7 +104,7 @@ def test_methods_with_a_kl_penalty_give_their_default(job):
     assert job("method=sft").spec.kl_coef is None
 
 
-@pytest.mark.parametrize("method", lookup.names("methods"))
+@pytest.mark.parametrize("method", METHODS)
 def test_machine_settings_are_in_no_key(job, method):
     keys = [s.key for s in job(f"method={method}").plan.stages]
     machine = ["cluster=local_2proc", "cluster.micro_batch=3", "cluster.engine=deepspeed", "store=elsewhere"]
