@@ -177,6 +177,31 @@ TABLE = [
         r"^method\.optim\.batch_size=1: must be at least cluster\.processes=2, .* set .*batch_size=2 or more",
     ),
     wrong(
+        "method=dpo method.target_margin=1.0",
+        r"^method\.target_margin=1\.0: method\.loss=dpo has no target margin; set method\.target_margin=0 or",
+    ),
+    wrong(
+        "method=dpo method.loss=simpo",
+        r"^method\.length_normalised=false: must be true for method\.loss=simpo, .*; set method\.length_",
+    ),
+    wrong(
+        "method=orpo method.nll_coef=0",
+        r"^method\.nll_coef=0\.0: must be greater than 0 for method\.loss=orpo: .*; set method\.nll_coef=1",
+    ),
+    wrong(
+        "method=dpo method.flip_probability=0.25",
+        r"^method\.flip_probability=0\.25: method\.correction=none would not .*; set method\.corr",
+    ),
+    wrong(
+        "method=robust feedback.flip_probability=0.5",
+        r"^method\.flip_probability=0\.5: must be below 0\.5 for method\.correction=robust: .*; set method",
+    ),
+    wrong(
+        "method=ipo method.fidelity=published",
+        r"^method\.fidelity=published: the original has DPO alone, .*; set method\.fidelity=corrected",
+    ),
+    wrong("method=dpo method.beta=0", r"^method\.beta=0: must be greater than 0; set method\.beta above 0"),
+    wrong(
         "method=rm eval=winrate",
         r"^eval=winrate: it needs outputs, and method=rm makes a reward artifact; set eval=none",
     ),

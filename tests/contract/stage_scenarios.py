@@ -1,13 +1,15 @@
-"""SFT, a reward model and PPO as stages on this rank, for `test_stages_across_ranks`."""
+"""SFT, a reward model, PPO and DPO as stages on this rank, for `test_stages_across_ranks`."""
 
 from pathlib import Path
 from typing import Any
 
-from alpacafarm.methods import ppo, rm, sft
+from alpacafarm.methods import dpo, ppo, rm, sft
 from alpacafarm.ports import Artifact, Dist
+from alpacafarm.rollout import reference
 from alpacafarm.spec.cluster import ClusterSpec
 from alpacafarm.stage import Kind
 from tests.unit.methods.conftest import CLUSTER, at, optim
+from tests.unit.methods.test_dpo import spec as pairwise_spec
 from tests.unit.methods.test_ppo import inputs, spec
 
 BATCH = 7  # of 24 rows: uneven over two ranks and over micro-batches of 4, and a short last step
@@ -45,6 +47,15 @@ def train_all(dist: Dist, home: str, stages: list[int | None]) -> None:
         ),
     }
     for stage in stages:
+        ctx = tiny.context(f"reference-{stage}", cluster=cluster(stage), dist=dist)
+        reference.measure(reference.ReferenceSpec(), {"policy": tiny.policy, "pairs": pairs}, ctx)
+        dist.barrier()
+        measured = {"reference": Artifact(ctx.out, Kind.LOGPROBS, "reference")}
+        runs["dpo"] = (
+            dpo.train,
+            pairwise_spec(optim=even, correction="robust", flip_probability=0.1),
+            {"init": tiny.policy, "pairs": pairs, **measured},
+        )
         for name, (train, settings, given) in runs.items():
             ctx = tiny.context(f"{name}-{stage}", cluster=cluster(stage), dist=dist)
             train(settings, given, ctx)

@@ -18,7 +18,9 @@ Log = list[dict[str, float]]
 
 @pytest.fixture(scope="module")
 def logs(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Log]:
-    """The logs of every method, by `<method>-<stage>`; `None` is plain torch on one rank."""
+    """The logs of every method, by `<method>-<stage>`; `None` is plain torch on one rank.
+
+    For `reference` it is what it measured."""
     home = tmp_path_factory.mktemp("ranks")
     tiny = make(home)
     rows = read_rows(tiny.rows.path / "rows.jsonl", Example)
@@ -30,7 +32,8 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Log]:
     write_rows(home / "pairs" / "pairs.jsonl", pairs)
     train_all(SingleProcess(), str(home), [None])
     run_ranks(2, "tests.contract.stage_scenarios:train_all", str(home), [1, 2, 3], timeout_s=240)
-    return {p.parent.parent.name: read(p) for p in home.glob("*/out/log.jsonl")}
+    files = [*home.glob("*/out/log.jsonl"), *home.glob("*/out/logprobs.jsonl")]
+    return {p.parent.parent.name: read(p) for p in files}
 
 
 def read(path: Path) -> Log:
@@ -38,7 +41,7 @@ def read(path: Path) -> Log:
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
-@pytest.mark.parametrize("method", ["sft", "rm", "ppo"])
+@pytest.mark.parametrize("method", ["sft", "rm", "ppo", "dpo"])
 def test_losses_are_those_of_plain_torch_on_one_rank(logs, method, stage):
     plain, sharded = logs[f"{method}-None"], logs[f"{method}-{stage}"]
     assert len(plain) == len(sharded) >= 2
@@ -52,3 +55,11 @@ def test_rollouts_are_the_same_responses_on_any_number_of_ranks(logs, stage):
     first = ("reward/mean", "response_tokens/mean", "eos_rate", "kl")
     for name in first:
         assert logs[f"ppo-{stage}"][0][name] == pytest.approx(logs["ppo-None"][0][name], abs=1e-5)
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_the_reference_says_the_same_on_any_number_of_ranks(logs, stage):
+    one, two = logs["reference-None"], logs[f"reference-{stage}"]
+    assert len(one) > 40
+    assert [row["row"] for row in two] == [row["row"] for row in one]
+    assert [row["logprob"] for row in two] == pytest.approx([row["logprob"] for row in one], abs=1e-4)

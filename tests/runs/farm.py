@@ -55,13 +55,24 @@ METHOD: dict[str, tuple[str, ...]] = {
         "method.optim.batch_size=16",
     ),
     "feedme": ("method.optim.batch_size=16",),
+    "dpo": ("method.optim.batch_size=8",),
+    "simpo": ("method.optim.batch_size=8",),
 }
+# Settings of dpo: they differ in the loss alone, and not every test runs them all.
+PAIRWISE = ("cdpo", "robust", "ipo", "hinge", "orpo", "dpo_nll", "dpo_norm")
 
 
 def tiny(method: str, *overrides: str, world: bool = True) -> list[str]:
     """The overrides of a tiny run. Those of `overrides` come last and win."""
     rows = ROWS if world else ()
-    return [f"method={method}", *overrides, *TINY, *rows, *UPSTREAM, *METHOD[method]]
+    return [
+        f"method={method}",
+        *overrides,
+        *TINY,
+        *rows,
+        *UPSTREAM,
+        *METHOD["dpo" if method in PAIRWISE else method],
+    ]
 
 
 @dataclass(frozen=True)
