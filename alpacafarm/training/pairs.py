@@ -41,12 +41,19 @@ class TokenPairs:
 
 
 def tokenised(
-    pairs: Sequence[Preference], tokenizer: PreTrainedTokenizerBase, ctx: Context, *, purpose: str
+    pairs: Sequence[Preference],
+    tokenizer: PreTrainedTokenizerBase,
+    ctx: Context,
+    *,
+    purpose: str,
+    room: int = 0,
 ) -> TokenPairs:
     """Both sides of every pair. Records how many there are, and what was dropped and cut.
 
-    SpecError where no pair is left: `purpose` says for what.
+    Prompts that have no place for `room` further tokens are dropped. SpecError where no pair is left:
+    `purpose` says for what.
     """
+    limit = ctx.model.max_prompt_tokens - room
     one, two = (
         fit(
             encode_rows(
@@ -54,7 +61,7 @@ def tokenised(
                 ctx.model.prompt,
                 [Example(p.id, p.instruction, p.input, getattr(p, side)) for p in pairs],
             ),
-            max_prompt_tokens=ctx.model.max_prompt_tokens,
+            max_prompt_tokens=limit,
             max_response_tokens=ctx.model.max_response_tokens,
         )
         for side in ("output_1", "output_2")
@@ -68,7 +75,8 @@ def tokenised(
     if not one.kept:
         raise SpecError(
             f"none of {len(pairs)} judged pairs is left to train {purpose} on: every prompt has more "
-            f"than model.max_prompt_tokens={ctx.model.max_prompt_tokens}; raise it, or give shorter ones"
+            f"than {limit} tokens, as model.max_prompt_tokens={ctx.model.max_prompt_tokens} asks; "
+            "raise it, or give shorter ones"
         )
     return TokenPairs(one.rows, two.rows, [pairs[i] for i in one.kept])
 

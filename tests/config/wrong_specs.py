@@ -202,6 +202,11 @@ TABLE = [
     ),
     wrong("method=dpo method.beta=0", r"^method\.beta=0: must be greater than 0; set method\.beta above 0"),
     wrong(
+        "method=reward_condition "
+        "model.lora={{rank:8,alpha:16,dropout:0.0,targets:all-linear,export:adapter}}",
+        r"^model\.lora\.export=adapter: method=reward_condition adds .*; set model\.lora\.export=merged",
+    ),
+    wrong(
         "method=rm eval=winrate",
         r"^eval=winrate: it needs outputs, and method=rm makes a reward artifact; set eval=none",
     ),

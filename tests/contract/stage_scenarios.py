@@ -1,9 +1,9 @@
-"""SFT, a reward model, PPO and DPO as stages on this rank, for `test_stages_across_ranks`."""
+"""Training stages of the methods on this rank, for `test_stages_across_ranks`."""
 
 from pathlib import Path
 from typing import Any
 
-from alpacafarm.methods import dpo, ppo, rm, sft
+from alpacafarm.methods import dpo, ppo, reward_condition, rm, sft
 from alpacafarm.ports import Artifact, Dist
 from alpacafarm.rollout import reference
 from alpacafarm.spec.cluster import ClusterSpec
@@ -38,6 +38,11 @@ def train_all(dist: Dist, home: str, stages: list[int | None]) -> None:
         "rm": (
             rm.train,
             rm.Spec(name="rm", epochs=1, held_out=4, end_with_eos=True, optim=even),
+            {"init": tiny.policy, "pairs": pairs},
+        ),
+        "reward_condition": (
+            reward_condition.train,
+            reward_condition.Spec(name="reward_condition", epochs=1, optim=even),
             {"init": tiny.policy, "pairs": pairs},
         ),
         "ppo": (

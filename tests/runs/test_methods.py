@@ -78,6 +78,30 @@ def test_methods_that_leave_the_sft_model_are_measured_against_it(perform, metho
     assert math.isfinite(result["reward_model_score"])
 
 
+def test_a_policy_with_a_prompt_prefix_is_sampled_with_it_and_measured_without(perform):
+    ran = perform("reward_condition", "eval/judge=reward", f"given.rm={perform('rm').artifact('rm')}")
+    assert ran.facts("reward_condition")["prompt_prefix"] == "<good>"
+    assert ran.facts("decode policy")["prompt_prefix"] == "<good>"
+    assert ran.facts("decode sft")["prompt_prefix"] == ""
+    policy, sft = (
+        [json.loads(line) for line in (ran.artifact(name) / "tokens.jsonl").read_text().splitlines()]
+        for name in ("decode policy", "decode sft")
+    )
+    plain = {tuple(prompt) for prompt, _ in sft}
+    assert {tuple(prompt) for prompt, _ in policy} == plain
+    assert math.isfinite(ran.result["reward_model_score"])
+    assert 0 < ran.result["kl_to_sft"] < 1e3
+
+    folder = Path(ran.result["policy"])
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
+    control = set(tokenizer.convert_tokens_to_ids(["<good>", "<bad>"]))
+    assert control.isdisjoint(token for _, response in policy for token in response)
+    prompt, _ = policy[0]
+    ids = torch.tensor([[prompt[0], min(control), *prompt[1:]]])
+    said = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=16, do_sample=False)
+    assert control.isdisjoint(said[0, ids.size(1) :].tolist())
+
+
 def test_sft_has_nothing_to_be_measured_against(perform):
     result = perform("sft").result
     assert result["vs_sft"] is None
