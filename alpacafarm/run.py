@@ -70,9 +70,9 @@ def main() -> None:
 def check(arguments: Sequence[str]) -> list[Job | Path]:
     """The jobs of a command line, for `action=status` its store. SpecError with what is wrong in any of them.
 
-    Nothing for Hydra's own flags: they (`--help`, `--cfg`, ...) run no job, or need what is not known here
-    (`--config-dir`).
+    Nothing for Hydra's own flags (`--help`, `--cfg`, ...), which run no job.
     """
+    arguments = with_searchpath(arguments)
     if {a for a in arguments if a.startswith("-")} - {"-m", "--multirun"}:
         return []
     problems: list[str] = []
@@ -155,6 +155,20 @@ def over_a_saved_spec(arguments: Sequence[str]) -> list[str]:
         return list(arguments)
     nested = re.compile(r"(?!hydra\.)\w+\.")
     return [f"++{a}" if nested.match(a) else a for a in arguments]
+
+
+def with_searchpath(arguments: Sequence[str]) -> list[str]:
+    """`--config-dir DIR`, the user's own groups, as the override that Hydra's composition takes for it."""
+    flag = re.compile(r"(?:--config-dir|-cd)(?:=(.*))?", re.DOTALL)
+    kept: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        found = flag.fullmatch(argument)
+        if found is None:
+            kept.append(argument)
+        elif (place := found.group(1) or next(rest, None)) is not None:
+            kept.append(f"hydra.searchpath=['file://{Path(place).resolve()}']")
+    return kept
 
 
 def configs() -> initialize_config_dir:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from alpacafarm.ports import Context, Engine, Inputs, LossFn, Upstream
+from alpacafarm.selection.pick import trained
 from alpacafarm.spec.base import Strict
 from alpacafarm.spec.method import OnPolicySpec
-from alpacafarm.stage import Kind, Stage
+from alpacafarm.stage import Stage
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,11 +49,10 @@ class Spec(OnPolicySpec):
 
 
 def plan(spec: Spec, up: Upstream) -> Stage:
-    return up.stage(
-        "ppo",
+    return trained(
         "alpacafarm.methods.ppo:train",
         spec,
-        makes=Kind.POLICY,
+        up,
         inputs={"init": up.sft(), "reward": up.reward(), "rows": up.rows("unlabeled")},
         needs=spec.bill,
     )
@@ -76,7 +76,9 @@ def train(spec: Spec, inputs: Inputs, ctx: Context) -> None:
         steps=spec.steps,
         optim=spec.optim,
         ctx=ctx,
-        label="ppo",
+        label=spec.name,
+        snapshot_every=spec.snapshot_every,
+        kl_budget=spec.kl_budget,
     )
     ctx.record(kl_estimator=collector.shaping.estimator, fidelity=spec.fidelity)
     policy.export(ctx.out / "model")

@@ -72,6 +72,7 @@ def _result(
         ),
         outputs=str(outputs.path / "outputs.json") if outputs else None,
         policy=str(candidate.path / "model") if plan.candidate.makes is Kind.POLICY else None,
+        picked=candidate.facts.get("picked"),
         judge_calls=int(sum(cost.get("judge_calls", 0) for cost in costs)),
         price_usd=float(sum(cost.get("price_usd", 0.0) for cost in costs)),
         seconds=seconds,
@@ -152,6 +153,9 @@ def fact_notes(facts: Mapping[str, Any], kl_coef: float | None) -> list[str]:
     measured = [text.format(facts[name]) for name, text in MEASURED.items() if facts.get(name) is not None]
     if measured:
         notes.append(", ".join(measured))
+    if picked := facts.get("picked"):
+        where = f" on the {picked['split']} split" if "split" in picked else ""
+        notes.append(f"the snapshot of step {picked['step']}, by {picked['by']}{where}")
     if facts.get("kl_estimator"):
         notes.append(f"kl_coef={kl_coef} multiplies the estimator {facts['kl_estimator']} per token")
     return notes

@@ -78,6 +78,7 @@ class Result:
     stages: tuple[StageLine, ...] = ()
     outputs: str | None = None
     policy: str | None = None
+    picked: Mapping[str, Any] | None = None  # of the snapshots of a training: by, step; split and values
     judge_calls: int = 0
     price_usd: float = 0.0
     seconds: float | None = None

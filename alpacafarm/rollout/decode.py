@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,22 +35,46 @@ class DecodeSpec(Strict):
     prompts: int | None
 
 
+@dataclass(frozen=True)
+class Answers:
+    """What a policy answered, in the order of the rows. `tokens` have the prompts as any model reads them."""
+
+    outputs: list[Output]
+    tokens: list[Tokens]
+    shortened_prompts: int
+
+
 def decode(spec: DecodeSpec, inputs: Inputs, ctx: Context) -> None:
-    """Writes `outputs.json` (AlpacaEval's columns and ours) and `tokens.jsonl` (exact ids), in row order.
+    """Writes `outputs.json` (AlpacaEval's columns and ours) and `tokens.jsonl` (exact ids), in row order."""
+    policy = inputs["policy"]
+    rows = drawn(read_rows(inputs["rows"].path / "rows.jsonl", Example), spec.prompts, ctx.seed)
+    found = answers(spec, policy, rows, ctx)
+    if ctx.dist.rank == 0:
+        write_outputs(ctx.out / "outputs.json", found.outputs)
+        write_tokens(ctx.out, found.tokens)
+    ctx.record(
+        vocabulary=ctx.vocabulary(policy),
+        prompt_prefix=prompt_prefix(policy),
+        ended_fraction=sum(o.ended for o in found.outputs) / len(found.outputs),
+        shortened_prompts=found.shortened_prompts,
+    )
+
+
+def answers(spec: DecodeSpec, policy: Artifact, rows: Sequence[Example], ctx: Context) -> Answers:
+    """`spec.n` responses to each of `rows`, the same on every rank.
 
     A response depends on the weights, the prompt and its own seed alone. No row is dropped: a prompt that the
     model has no positions for is cut out of the middle, and counted. A policy with a prompt prefix is asked
-    with it; `tokens.jsonl` holds the prompts without, as any other model reads them.
+    with it.
     """
     from alpacafarm.text.collate import Tokens
     from alpacafarm.text.tokenise import decode_responses, with_prefix
 
-    rows = drawn(read_rows(inputs["rows"].path / "rows.jsonl", Example), spec.prompts, ctx.seed)
-    tokenizer, prefix = ctx.tokenizer(inputs["policy"]), prompt_prefix(inputs["policy"])
-    prompts, cut = _prompts(spec, inputs["policy"], rows, ctx)
+    tokenizer = ctx.tokenizer(policy)
+    prompts, cut = _prompts(spec, policy, rows, ctx)
     jobs = [(row, sample) for row in range(len(rows)) for sample in range(spec.n)]
-    asked = with_prefix(tokenizer, prompts, prefix)
-    responses = _sampled(spec, inputs["policy"], ctx, rows, asked, jobs)
+    asked = with_prefix(tokenizer, prompts, prompt_prefix(policy))
+    responses = _sampled(spec, policy, ctx, rows, asked, jobs)
     texts = decode_responses(tokenizer, [ids for ids, _ in responses])
     outputs = [
         Output(
@@ -57,7 +82,7 @@ def decode(spec: DecodeSpec, inputs: Inputs, ctx: Context) -> None:
             instruction=rows[row].instruction,
             input=rows[row].input,
             output=text,
-            generator=f"{spec.stream}-{inputs['policy'].key}",
+            generator=f"{spec.stream}-{policy.key}",
             dataset=rows[row].dataset,
             sample=sample,
             ended=ended,
@@ -65,12 +90,8 @@ def decode(spec: DecodeSpec, inputs: Inputs, ctx: Context) -> None:
         )
         for (row, sample), (ids, ended), text in zip(jobs, responses, texts, strict=True)
     ]
-    if ctx.dist.rank == 0:
-        write_outputs(ctx.out / "outputs.json", outputs)
-        pairs = zip(jobs, responses, strict=True)
-        write_tokens(ctx.out, [Tokens(prompts[row], ids) for (row, _), (ids, _) in pairs])
-    ctx.record(vocabulary=ctx.vocabulary(inputs["policy"]), prompt_prefix=prefix)
-    ctx.record(ended_fraction=sum(o.ended for o in outputs) / len(outputs), shortened_prompts=cut)
+    pairs = zip(jobs, responses, strict=True)
+    return Answers(outputs, [Tokens(prompts[row], ids) for (row, _), (ids, _) in pairs], cut)
 
 
 def drawn(rows: Sequence[Example], count: int | None, seed: int) -> list[Example]:
@@ -113,7 +134,7 @@ def _sampled(
     done: list[tuple[tuple[int, ...], bool]] = []
     with ctx.progress(len(mine), f"sample {spec.stream}") as bar, policy.gathered() as model:
         for number, shard in enumerate(shards):
-            saved = ctx.scratch / f"shard-{dist.rank}of{dist.world}-{number}.json"
+            saved = ctx.scratch / f"shard-{weights.key}-{dist.rank}of{dist.world}-{number}.json"
             if not saved.exists():
                 seeds = [stable_seed(ctx.seed, spec.stream, rows[row].id, sample) for row, sample in shard]
                 with ctx.meter.phase("generate"):

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from alpacafarm.spec.base import Problem, Strict, refuse
+from alpacafarm.spec.judge import JudgeSpec
 from alpacafarm.spec.model import Sampling
 
 
@@ -37,15 +38,63 @@ class MethodSpec(Strict):
         return ()
 
 
-class OnPolicySpec(MethodSpec):
+class PickStep(Strict):
+    """The policy as it was after `step` steps."""
+
+    by: Literal["step"]
+    step: int = Field(ge=1)
+
+
+class PickReward(Strict):
+    """The snapshot whose answers to the val split have the highest mean reward."""
+
+    by: Literal["reward"]
+    sampling: Sampling
+
+
+class PickJudge(Strict):
+    """The snapshot whose answers to the val split win most often over the SFT model's, as `judge` sees it."""
+
+    by: Literal["judge"]
+    sampling: Sampling
+    judge: JudgeSpec
+
+
+PickSpec = Annotated[PickStep | PickReward | PickJudge, Field(discriminator="by")]
+
+
+class TrainedSpec(MethodSpec):
+    """A method that publishes its policy every `snapshot_every` optimiser or collection steps.
+
+    `pick` says which snapshot becomes the policy; null: the last. No way to pick sees the eval split.
+    """
+
+    optim: OptimSpec
+    snapshot_every: int | None = Field(ge=1)
+    pick: PickSpec | None
+
+    @model_validator(mode="after")
+    def there_are_snapshots_to_pick_from(self) -> Self:
+        if self.pick is not None and self.snapshot_every is None:
+            text = "must be set where .pick is; set .snapshot_every=10, for example, or .pick=null"
+            refuse(Problem("snapshot_every", None, text))
+        if isinstance(self.pick, PickStep) and self.pick.step % (every := self.snapshot_every or 1):
+            near = max(1, round(self.pick.step / every)) * every
+            text = f"must be a multiple of .snapshot_every={every}; set .pick.step={near} or change the other"
+            refuse(Problem("pick.step", self.pick.step, text))
+        return self
+
+
+class OnPolicySpec(TrainedSpec):
     """Each step samples `rollouts_per_step` responses for `epochs_per_rollout` passes of `optim.batch_size`,
-    which counts responses, too."""
+    which counts responses, too. Training ends early at the step whose rollouts are more than `kl_budget` nats
+    per response from the SFT model."""
 
     steps: int = Field(ge=1)
     rollouts_per_step: int = Field(ge=2)
     epochs_per_rollout: int = Field(ge=1)
+    kl_budget: float | None = Field(gt=0)
     sampling: Sampling
-    optim: OptimSpec
 
     @property
     def group(self) -> int:

@@ -3,12 +3,13 @@
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from alpacafarm.stats.seeds import stable_seed
 from alpacafarm.text.collate import Batch
 
 B = TypeVar("B", bound=Batch)
+B_co = TypeVar("B_co", bound=Batch, covariant=True)
 
 
 def step_rows(rows: int, *, batch_size: int, epochs: int, seed: int) -> list[list[int]]:
@@ -38,9 +39,16 @@ def deal(
     return cut[rank::world]
 
 
+class StepSequence(Protocol[B_co]):
+    """The optimiser steps of a training run: this rank's micro-batches of each, built when asked for."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, step: int) -> Sequence[B_co]: ...
+
+
 @dataclass(frozen=True)
 class Steps(Generic[B]):
-    """The optimiser steps of a training run, each built when asked for; `steps[k]` is this rank's share."""
+    """Steps over rows that are there from the beginning."""
 
     rows_of: Sequence[Sequence[int]]
     lengths: Sequence[int]

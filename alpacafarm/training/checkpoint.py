@@ -77,3 +77,17 @@ class Checkpoints:
                     shutil.rmtree(old)
         self.ctx.dist.barrier()
         self.saved_at = time.monotonic()
+
+
+class Snapshots:
+    """The policy as it was every so many steps, in `snapshots/step-N` of the artifact; the last is `model`.
+
+    A snapshot is written before the checkpoint of its step, so a resumed run has it or writes it again.
+    """
+
+    def __init__(self, engine: Engine, ctx: Context, every: int | None) -> None:
+        self.engine, self.ctx, self.every = engine, ctx, every
+
+    def save_if_due(self, step: int) -> None:
+        if self.every and step % self.every == 0:
+            self.engine.export(self.ctx.out / "snapshots" / f"step-{step}")

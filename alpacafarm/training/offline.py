@@ -7,19 +7,26 @@ from alpacafarm.errors import SpecError
 from alpacafarm.ports import Context, Engine, LossFn
 from alpacafarm.spec.method import OptimSpec
 from alpacafarm.text.collate import Batch
-from alpacafarm.training.batches import Steps
-from alpacafarm.training.checkpoint import Checkpoints
+from alpacafarm.training.batches import StepSequence
+from alpacafarm.training.checkpoint import Checkpoints, Snapshots
 
 B = TypeVar("B", bound=Batch)
 
 
 def fit(
-    engine: Engine, steps: Steps[B], loss: LossFn[B], *, optim: OptimSpec, ctx: Context, label: str
+    engine: Engine,
+    steps: StepSequence[B],
+    loss: LossFn[B],
+    *,
+    optim: OptimSpec,
+    ctx: Context,
+    label: str,
+    snapshot_every: int | None = None,
 ) -> None:
     """One optimiser step for each of `steps`, resumed from the last checkpoint of this stage.
 
     Logs `loss`, `lr`, `grad_norm` (before clipping) and what `loss` measures, each a mean over the
-    global weight.
+    global weight. Records how many `steps` were made.
     """
     if not len(steps):
         raise SpecError(
@@ -27,6 +34,7 @@ def fit(
             "prompts were dropped for their length"
         )
     checkpoints = Checkpoints(engine, ctx)
+    snapshots = Snapshots(engine, ctx, snapshot_every)
     start, _ = checkpoints.restore()
     with ctx.progress(len(steps), label) as bar:
         bar.advance(start)
@@ -51,4 +59,6 @@ def fit(
             )
             bar.advance(step + 1, f"loss {update.loss:.3f}")
             if step + 1 < len(steps):
+                snapshots.save_if_due(step + 1)
                 checkpoints.save_if_due(step + 1)
+    ctx.record(steps=len(steps))

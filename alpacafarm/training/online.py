@@ -1,5 +1,6 @@
 """The loop of collect, then update: everything that learns from its own samples."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -8,7 +9,9 @@ from alpacafarm.engine.schedule import learning_rate
 from alpacafarm.ports import Context, Engine, LossFn, Update
 from alpacafarm.spec.method import OptimSpec
 from alpacafarm.text.collate import Batch
-from alpacafarm.training.checkpoint import Checkpoints
+from alpacafarm.training.checkpoint import Checkpoints, Snapshots
+
+log = logging.getLogger(__name__)
 
 B = TypeVar("B", bound=Batch)
 
@@ -30,14 +33,19 @@ def improve(
     optim: OptimSpec,
     ctx: Context,
     label: str,
+    snapshot_every: int | None = None,
+    kl_budget: float | None = None,
 ) -> None:
     """`steps` rounds of `collect(step, state)` and the updates it asks for.
 
     `state` is the method's own between steps (an adaptive KL coefficient): plain JSON values, kept in
     checkpoints. The learning rate is constant within a step. Logs the collection's metrics and the mean of
-    each update's.
+    each update's. Ends early, before its update, at the first step whose `kl` is above `kl_budget` (nats per
+    response). Records how many `steps` were made.
     """
     checkpoints = Checkpoints(engine, ctx)
+    snapshots = Snapshots(engine, ctx, snapshot_every)
+    made = steps
     start, state = checkpoints.restore()
     with ctx.progress(steps, label) as bar:
         bar.advance(start)
@@ -46,6 +54,10 @@ def improve(
                 step, steps, peak=optim.lr, schedule=optim.schedule, warmup_fraction=optim.warmup_fraction
             )
             collected = collect(step, state)
+            if kl_budget is not None and collected.metrics["kl"] > kl_budget:
+                log.info("%s: KL %.2f is above kl_budget=%g", label, collected.metrics["kl"], kl_budget)
+                made = step
+                break
             updates: list[Update] = []
             with ctx.meter.phase("train"):
                 for batches in collected.updates:
@@ -58,7 +70,9 @@ def improve(
             ctx.track.log(step + 1, {"lr": lr, **collected.metrics, **mean_metrics(updates)})
             bar.advance(step + 1, f"reward {collected.metrics.get('reward/mean', float('nan')):.3f}")
             if step + 1 < steps:
+                snapshots.save_if_due(step + 1)
                 checkpoints.save_if_due(step + 1, state)
+    ctx.record(steps=made)
 
 
 def mean_metrics(updates: Sequence[Update]) -> dict[str, float]:

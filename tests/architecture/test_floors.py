@@ -16,6 +16,7 @@ FLOORS = [
     {"artifacts", "engine", "models", "tracking", "launchers"},
     {"data", "training"},
     {"rollout", "judges"},
+    {"selection"},
     {"methods", "feedback", "evals"},
     {"pipeline"},
     {"compose", "report", "worker"},

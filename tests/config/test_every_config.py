@@ -25,7 +25,10 @@ NEEDS = {  # what a file leaves to the user, or only goes with
     "feedback/judge/reward": ["given.rm={model}"],
     "eval/judge/recorded": ["eval.judge.path={pairs}"],
     "recipe/own_data": FILES,
+    "method/pick/reward": ["method.snapshot_every=5"],
+    "method/pick/judge": ["method.snapshot_every=5"],
 }
+METHOD = {"method/pick": "ppo"}  # what a nested group goes with
 
 
 def files(group: str) -> list[Path]:
@@ -47,7 +50,7 @@ def test_there_are_groups_and_files():
 
 @pytest.mark.parametrize(("group", "name"), CHOICES)
 def test_choice_composes_validates_and_plans(job, things, group, name):
-    method = [] if group in ("method", "recipe") else ["method=best_of_n"]
+    method = [] if group in ("method", "recipe") else [f"method={METHOD.get(group, 'best_of_n')}"]
     needs = [need.format(**things) for need in NEEDS.get(f"{group}/{name}", [])]
     made = job(f"{group}={name}", *method, *needs, "store=store")
     assert made.plan.stages

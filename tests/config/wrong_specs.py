@@ -37,6 +37,23 @@ TABLE = [
         r"^cluster\.zero\.stage is missing: .*set cluster\.zero\.stage=VALUE",
     ),
     wrong("method=sft judge=reward", r"^judge=reward: there is no such key; "),
+    # Snapshots
+    wrong(
+        "method=ppo method/pick=reward",
+        r"^method\.snapshot_every=null: must be set where method\.pick is; set method\.snapshot_every=10",
+    ),
+    wrong(
+        "method=ppo method.snapshot_every=5 method.pick={{by:step,step:7}}",
+        r"^method\.pick\.step=7: must be a multiple of method\.snapshot_every=5; set method\.pick\.step=5",
+    ),
+    wrong("method=sft method/pick=reward", r"^method\.pick=\{\.\.\.\}: there is no such key"),
+    wrong(
+        "method=sft +method._module=nowhere",
+        r"^method\._module=nowhere: cannot be imported \(No module named 'nowhere'\); name a module on",
+    ),
+    wrong(
+        "method=sft +method._module=json", r"^method\._module=json: has no Spec and no plan; a method defines"
+    ),
     # Names
     wrong("", rf"^method is missing: every run has one; set method=NAME, {METHODS}"),
     wrong("method=ppu", rf"^method=ppu: there is no such method; did you mean ppo\?; {METHODS}"),

@@ -14,7 +14,7 @@ METHODS = sorted(farm.METHOD)
 RATE = {"win_rate", "standard_error"}
 KEYS = {
     "": "name method feedback model data seed kl_coef eval vs_sft gold reward_model_score kl_to_sft "
-    "stages outputs policy judge_calls price_usd seconds version",
+    "stages outputs policy picked judge_calls price_usd seconds version",
     "eval": "win_rate standard_error length_controlled_win_rate n_total n_wins n_wins_base n_draws "
     "avg_length judge reference",
     "gold": "win_rate standard_error score vs_sft null",

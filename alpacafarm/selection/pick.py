@@ -1,0 +1,164 @@
+"""From a training with snapshots to one policy: by step, or by what the `val` split says of each snapshot."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from typing import Any
+
+from alpacafarm.artifacts.link import link_tree
+from alpacafarm.data.rows import read_outputs, read_rows
+from alpacafarm.judges.knows import bill, check_judge, recorded_file
+from alpacafarm.ports import Artifact, Context, Inputs, Upstream
+from alpacafarm.rollout.decode import DecodeSpec
+from alpacafarm.spec.base import Strict
+from alpacafarm.spec.judge import RewardJudge
+from alpacafarm.spec.method import PickJudge, PickReward, PickStep, TrainedSpec
+from alpacafarm.stage import Kind, Node, Stage
+from alpacafarm.stats.winrate import win_rate
+from alpacafarm.types import Example, Output, Pair
+
+
+class ByReward(Strict):
+    pick: PickReward
+
+
+class ByJudge(Strict):
+    pick: PickJudge
+
+
+def trained(
+    run: str,
+    spec: TrainedSpec,
+    up: Upstream,
+    *,
+    inputs: Mapping[str, Node],
+    needs: str = "",
+    version: int = 1,
+) -> Stage:
+    """The training stage of a method, and behind it the one that picks a snapshot where `spec.pick` says so.
+
+    How it is picked is no part of the training's key: another choice trains nothing anew.
+    """
+    training = up.stage(
+        spec.name,
+        run,
+        spec.model_copy(update={"pick": None}),
+        makes=Kind.POLICY,
+        inputs=inputs,
+        needs=needs,
+        version=version,
+    )
+    if spec.pick is None:
+        return training
+    if isinstance(spec.pick, PickStep):
+        return up.stage(
+            f"pick step {spec.pick.step}",
+            "alpacafarm.selection.pick:by_step",
+            spec.pick,
+            makes=Kind.POLICY,
+            inputs={"trained": training},
+            uses_model=False,
+        )
+    if isinstance(spec.pick, PickReward):
+        return up.stage(
+            "pick by reward",
+            "alpacafarm.selection.pick:by_reward",
+            ByReward(pick=spec.pick),
+            makes=Kind.POLICY,
+            inputs={"trained": training, "rows": up.rows("val"), "reward": up.reward()},
+            needs="every snapshot on the val split",
+        )
+    return _by_judge(spec.pick, training, up)
+
+
+def _by_judge(pick: PickJudge, training: Stage, up: Upstream) -> Stage:
+    check_judge(pick.judge, "method.pick", up)
+    rows = up.rows("val")
+    opponents = up.stage(
+        "decode sft on val",
+        "alpacafarm.rollout.decode:decode",
+        DecodeSpec(n=1, sampling=pick.sampling, stream="pick sft", prompts=None),
+        makes=Kind.OUTPUTS,
+        inputs={"policy": up.sft(), "rows": rows},
+    )
+    judge_inputs: Mapping[str, Node] = recorded_file(pick.judge, "method.pick")
+    if isinstance(pick.judge, RewardJudge):
+        judge_inputs = {"judge": up.reward()}
+    return up.stage(
+        "pick by judge",
+        "alpacafarm.selection.pick:by_judge",
+        ByJudge(pick=pick),
+        makes=Kind.POLICY,
+        inputs={"trained": training, "rows": rows, "opponents": opponents, **judge_inputs},
+        needs=f"for every snapshot {bill(up.row_count('val'), 1, pick.judge, 'val')}",
+    )
+
+
+def by_step(spec: PickStep, inputs: Inputs, ctx: Context) -> None:
+    """The policy after `spec.step` steps; where training ended before, as it was then."""
+    found = snapshots(inputs["trained"])
+    step = max((step for step in found if step <= spec.step), default=min(found))
+    publish(found[step], inputs["trained"], ctx, {"by": "step", "step": step})
+
+
+def by_reward(spec: ByReward, inputs: Inputs, ctx: Context) -> None:
+    """The snapshot with the highest mean reward on val; the earliest among equals."""
+    from alpacafarm.rollout.decode import answers
+
+    rows = read_rows(inputs["rows"].path / "rows.jsonl", Example)
+    scorer = ctx.scorer(inputs["reward"], vocabulary=ctx.vocabulary(inputs["trained"]))
+    decoding = DecodeSpec(n=1, sampling=spec.pick.sampling, stream="pick", prompts=None)
+    values = {
+        step: statistics.fmean(scorer.score(answers(decoding, policy, rows, ctx).tokens))
+        for step, policy in snapshots(inputs["trained"]).items()
+    }
+    _publish_best(values, "reward", inputs["trained"], ctx)
+
+
+def by_judge(spec: ByJudge, inputs: Inputs, ctx: Context) -> None:
+    """The snapshot that wins most often on val, in percent of the SFT model's answers; the earliest among
+    equals."""
+    from alpacafarm.rollout.decode import answers
+
+    rows = read_rows(inputs["rows"].path / "rows.jsonl", Example)
+    judge = ctx.judge(spec.pick.judge, inputs)
+    opponents = {o.id: o for o in read_outputs(inputs["opponents"].path / "outputs.json")}
+    decoding = DecodeSpec(n=1, sampling=spec.pick.sampling, stream="pick", prompts=None)
+    values = {}
+    for step, policy in snapshots(inputs["trained"]).items():
+        verdicts = judge.compare(paired(answers(decoding, policy, rows, ctx).outputs, opponents))
+        ctx.spend(judge_calls=sum(v.calls for v in verdicts), price_usd=sum(v.price_usd for v in verdicts))
+        values[step] = win_rate([verdict.preference for verdict in verdicts]).win_rate
+    _publish_best(values, judge.name, inputs["trained"], ctx)
+
+
+def paired(outputs: list[Output], opponents: Mapping[str, Output]) -> list[Pair]:
+    return [Pair(o.id, o.instruction, o.input, opponents[o.id].output, o.output) for o in outputs]
+
+
+def snapshots(trained: Artifact) -> dict[int, Artifact]:
+    """The policies that a training published, by step, the earliest first; the last is the final one."""
+    found = {int(path.name.removeprefix("step-")): path for path in trained.path.glob("snapshots/step-*")}
+    last = int(trained.facts["steps"])
+    return {
+        **{
+            step: Artifact(path, Kind.POLICY, f"{trained.key}-step-{step}", trained.facts)
+            for step, path in sorted(found.items())
+        },
+        last: trained,
+    }
+
+
+def _publish_best(values: Mapping[int, float], by: str, trained: Artifact, ctx: Context) -> None:
+    step = max(values, key=values.__getitem__)
+    told = {"by": by, "split": "val", "step": step, "values": {str(k): v for k, v in values.items()}}
+    publish(snapshots(trained)[step], trained, ctx, told)
+
+
+def publish(chosen: Artifact, trained: Artifact, ctx: Context, told: Mapping[str, Any]) -> None:
+    """`chosen` as the stage's policy, with what consumers must know of it."""
+    if ctx.dist.rank == 0:
+        inside = chosen.path / "model"
+        link_tree(inside if inside.is_dir() else chosen.path, ctx.out / "model")
+    ctx.record(**{name: value for name, value in trained.facts.items() if name != "revision"}, picked=told)

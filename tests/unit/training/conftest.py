@@ -1,0 +1,3 @@
+from tests.unit.methods.conftest import tiny
+
+__all__ = ["tiny"]
