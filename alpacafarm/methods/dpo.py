@@ -15,9 +15,10 @@ from pydantic import Field, model_validator
 from alpacafarm.data.rows import read_rows
 from alpacafarm.ports import Context, Engine, Inputs, LossFn, Upstream
 from alpacafarm.rollout.reference import read_logprobs, reference_stage
+from alpacafarm.selection.pick import trained
 from alpacafarm.spec.base import Problem, refuse
-from alpacafarm.spec.method import MethodSpec, OptimSpec
-from alpacafarm.stage import Kind, Node, Stage
+from alpacafarm.spec.method import TrainedSpec
+from alpacafarm.stage import Node, Stage
 from alpacafarm.types import Preference
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 WITHOUT_REFERENCE = ("simpo", "orpo")  # which are also length-normalised by their definition
 
 
-class Spec(MethodSpec):
+class Spec(TrainedSpec):
     """A loss of `ops.preference`, and what may stand beside it.
 
     `beta` scales log-ratios (for `orpo` it is the weight of the odds ratio), `target_margin` is simpo's
@@ -47,7 +48,6 @@ class Spec(MethodSpec):
     correction: Literal["none", "smooth", "robust"]
     flip_probability: float = Field(ge=0, le=0.5)
     epochs: int = Field(ge=1)
-    optim: OptimSpec
 
     @model_validator(mode="after")
     def options_go_together(self) -> Spec:
@@ -106,11 +106,10 @@ def plan(spec: Spec, up: Upstream) -> Stage:
     inputs: dict[str, Node] = {"init": up.sft(), "pairs": pairs}
     if spec.loss not in WITHOUT_REFERENCE:
         inputs["reference"] = reference_stage(up, pairs)
-    return up.stage(
-        spec.name,
+    return trained(
         "alpacafarm.methods.dpo:train",
         spec,
-        makes=Kind.POLICY,
+        up,
         inputs=inputs,
         needs=f"{spec.epochs} epoch(s) over the pairs",
     )
@@ -144,7 +143,15 @@ def train(spec: Spec, inputs: Inputs, ctx: Context) -> None:
         ctx=ctx,
         attach=with_reference(*found) if found else without_reference,
     )
-    fit(policy, steps, preference_loss(policy, spec), optim=spec.optim, ctx=ctx, label=spec.name)
+    fit(
+        policy,
+        steps,
+        preference_loss(policy, spec),
+        optim=spec.optim,
+        ctx=ctx,
+        label=spec.name,
+        snapshot_every=spec.snapshot_every,
+    )
     ctx.record(ties=sum(row.preference == 1.5 for row in pairs.rows))
     policy.export(ctx.out / "model")
 

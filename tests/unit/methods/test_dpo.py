@@ -47,6 +47,8 @@ def spec(**changes: object) -> dpo.Spec:
         "correction": "none",
         "flip_probability": 0.0,
         "epochs": 1,
+        "snapshot_every": None,
+        "pick": None,
         "optim": optim(lr=1e-2, batch_size=24),
     }
     return dpo.Spec.model_validate({**values, **changes})
