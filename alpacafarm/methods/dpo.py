@@ -7,8 +7,9 @@ dpo_nll, dpo_norm.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from pydantic import Field, model_validator
 
@@ -17,7 +18,7 @@ from alpacafarm.ports import Context, Engine, Inputs, LossFn, Upstream
 from alpacafarm.rollout.reference import read_logprobs, reference_stage
 from alpacafarm.selection.pick import trained
 from alpacafarm.spec.base import Problem, refuse
-from alpacafarm.spec.method import TrainedSpec
+from alpacafarm.spec.method import OptimSpec, TrainedSpec
 from alpacafarm.stage import Node, Stage
 from alpacafarm.types import Preference
 
@@ -122,6 +123,32 @@ def train(spec: Spec, inputs: Inputs, ctx: Context) -> None:
 
     Both log-ratios usually fall, the rejected one further: the losses only ask for the difference.
     """
+    fit_policy(spec, inputs, ctx, lambda policy: preference_loss(policy, spec))
+
+
+class PairTraining(Protocol):
+    """What the spec of any method must have that trains a policy on pairs."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def epochs(self) -> int: ...
+    @property
+    def optim(self) -> OptimSpec: ...
+    @property
+    def snapshot_every(self) -> int | None: ...
+
+
+def fit_policy(
+    spec: PairTraining,
+    inputs: Inputs,
+    ctx: Context,
+    loss_of: Callable[[Engine], LossFn[ReferencedPairs]],
+) -> None:
+    """Trains `init` on `pairs` with the loss that `loss_of(policy)` gives, and publishes the policy.
+
+    Pairs have the reference's log-probabilities where `inputs` has a `reference`.
+    """
     from alpacafarm.training.offline import fit
     from alpacafarm.training.pairs import pair_steps, tokenised, with_reference, without_reference
 
@@ -146,7 +173,7 @@ def train(spec: Spec, inputs: Inputs, ctx: Context) -> None:
     fit(
         policy,
         steps,
-        preference_loss(policy, spec),
+        loss_of(policy),
         optim=spec.optim,
         ctx=ctx,
         label=spec.name,
