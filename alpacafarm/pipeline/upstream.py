@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from alpacafarm import lookup
+from alpacafarm.artifacts import manifest
 from alpacafarm.artifacts.fingerprint import fingerprint, is_hub_id
 from alpacafarm.data import plan as data_plan
 from alpacafarm.errors import PlanError
@@ -105,7 +106,11 @@ class SpecUpstream:
 
 
 def given(key: str, kind: Kind, location: str, revision: str | None) -> Given:
-    """An artifact folder, a Hugging Face folder, or else a hub id (which is not looked up here)."""
+    """An artifact folder, a Hugging Face folder, or else a hub id (which is not looked up here).
+
+    The `model/` of an artifact stands for the artifact: what it recorded of its model, such as whether
+    responses are scored with their end token, holds for both.
+    """
     path = Path(location).expanduser()
     if not path.exists():
         if not is_hub_id(location):
@@ -115,6 +120,8 @@ def given(key: str, kind: Kind, location: str, revision: str | None) -> Given:
             )
         return Given(kind, location, f"hub:{location}@{revision or 'main'}", revision)
     folder = path.resolve()
+    if folder.name == "model" and (folder.parent / manifest.NAME).is_file():
+        folder = folder.parent
     known = (folder / "config.json", folder / "model" / "config.json", folder / "adapter_config.json")
     if not any(file.is_file() for file in known):
         raise PlanError(

@@ -47,3 +47,16 @@ def test_what_fits_or_does_not_say_passes(tmp_path, kind, config):
 def test_a_config_that_is_no_json_is_refused_by_its_key(tmp_path):
     with pytest.raises(PlanError, match=r"^given\.x=/.*: cannot be read: .*; set given\.x to another folder"):
         given("given.x", Kind.POLICY, folder(tmp_path, "{"), None)
+
+
+def test_the_model_of_an_artifact_stands_for_the_artifact(tmp_path):
+    """Else a reward model would lose what its manifest says of it, and an ensemble all members but one."""
+    path = folder(tmp_path, json.dumps({"architectures": [REWARD]}), "model")
+    (tmp_path / "artifact.json").write_text("{}")
+    assert given("given.rm", Kind.REWARD, f"{path}/model", None) == given("given.rm", Kind.REWARD, path, None)
+    assert given("given.rm", Kind.REWARD, f"{path}/model", None).location == path
+
+
+def test_a_folder_that_is_called_model_and_is_no_artifact_s_is_itself(tmp_path):
+    path = folder(tmp_path, "{}", "model")
+    assert given("given.sft", Kind.POLICY, f"{path}/model", None).location == f"{path}/model"
