@@ -207,10 +207,13 @@ class Context(Protocol):
         critic: Artifact | None = None,
         value_lr_scale: float = 1.0,
         control_tokens: Sequence[str] = (),
+        seed: int | None = None,
     ) -> Engine:
-        """An engine to train. `critic` is the reward model that an actor's value network starts from.
+        """An engine to train. `critic` is the reward model that an actor's value network starts from (of an
+        ensemble, its first member).
 
         A language model learns `control_tokens` on top of its vocabulary; it reads them and never says them.
+        `seed` is that of what is drawn anew (a head, adapters), else the stage's.
         """
         ...
 

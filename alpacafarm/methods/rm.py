@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from alpacafarm.text.collate import PairBatch
     from alpacafarm.training.pairs import TokenPairs
 
+VERSION = 2
 BINS = 10  # of the calibration error: 50 pairs each of the 500 that are held out
 MEASURED = 500  # training pairs that give the scores' mean and deviation where none are held out
 
@@ -44,13 +45,18 @@ def plan(spec: Spec, up: Upstream) -> Stage:
         spec,
         makes=Kind.REWARD,
         inputs={"init": up.sft(), "pairs": up.preferences()},
-        version=2,
+        version=VERSION,
     )
 
 
 def train(spec: Spec, inputs: Inputs, ctx: Context) -> None:
+    train_from(spec, inputs, ctx, seed=ctx.seed)
+
+
+def train_from(spec: Spec, inputs: Inputs, ctx: Context, *, seed: int) -> None:
     """Trains on all but the held-out pairs; a tie counts as probability one half, a soft label as its own.
 
+    `seed` draws the head and the order of the pairs; which of them are held out depends on the run's alone.
     Writes `measured.jsonl`, the held-out pairs with their scores (training pairs where none are held out),
     and records their `measurements`.
     """
@@ -68,7 +74,7 @@ def train(spec: Spec, inputs: Inputs, ctx: Context) -> None:
     )
     pairs = TokenPairs(first, second, read.rows)
     held, used = split_off(pairs.rows, spec.held_out, ctx.seed)
-    reward = ctx.trainable(inputs["init"], spec.optim, head="reward")
+    reward = ctx.trainable(inputs["init"], spec.optim, head="reward", seed=seed)
 
     def loss(batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
         score_1_B, score_2_B = reward(batch.sequences).chunk(2)
@@ -84,6 +90,7 @@ def train(spec: Spec, inputs: Inputs, ctx: Context) -> None:
         pad_id=tokenizer.pad_token_id,
         ctx=ctx,
         attach=as_it_is,
+        seed=seed,
     )
     fit(reward, steps, loss, optim=spec.optim, ctx=ctx, label="reward model")
     places = held or used[:MEASURED]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alpacafarm.errors import ArtifactError
+from alpacafarm.pipeline.scorer import scorer_of
 from alpacafarm.ports import Artifact, Dist, Engine, Head, Inputs, Judge, Progress, Sampled, Scorer, Tracker
 from alpacafarm.spec.cluster import ClusterSpec
 from alpacafarm.spec.judge import RecordedJudge, RewardJudge, WorldJudge
@@ -68,6 +69,7 @@ class StageContext:
         critic: Artifact | None = None,
         value_lr_scale: float = 1.0,
         control_tokens: Sequence[str] = (),
+        seed: int | None = None,
     ) -> Engine:
         from alpacafarm.models import heads, load
         from alpacafarm.models.control import give_rows
@@ -75,11 +77,10 @@ class StageContext:
         assert head == "language" or not control_tokens, f"{head} has no room for control tokens"
         path, dtype = model_path(weights), self.model.dtype
         tokenizer = self.tokenizer(weights, control_tokens)
+        seed = self.seed if seed is None else seed
         module: nn.Module
         if head == "reward":
-            module = heads.RewardModel(
-                load.reward_from_policy(path, self.seed, **revision(weights), dtype=dtype)
-            )
+            module = heads.RewardModel(load.reward_from_policy(path, seed, **revision(weights), dtype=dtype))
         elif head == "actor_critic":
             assert critic is not None
             self._check_vocabulary(critic, self.vocabulary(weights))
@@ -94,7 +95,7 @@ class StageContext:
         if self.model.lora is not None:
             from alpacafarm.models.lora import apply_lora
 
-            apply_lora(module, self.model.lora, seed=self.seed)
+            apply_lora(module, self.model.lora, seed=seed)
         return self._engine(module, optim, tokenizer)
 
     def from_nothing(self, tokenizer: PreTrainedTokenizerBase, optim: OptimSpec) -> Engine:
@@ -188,7 +189,7 @@ class StageContext:
     def scorer(self, weights: Artifact, *, vocabulary: str | None = None) -> Scorer:
         if vocabulary is not None:
             self._check_vocabulary(weights, vocabulary)
-        return RewardScorer(self, weights)
+        return scorer_of(self, weights)
 
     def score(self, reward: Engine, rows: Sequence[Tokens]) -> list[float]:
         from alpacafarm.rollout.score import score
@@ -226,7 +227,7 @@ class StageContext:
     def _text_scores(self, weights: Artifact) -> Any:
         from alpacafarm.text.tokenise import encode_rows
 
-        scorer, tokenizer = RewardScorer(self, weights), self.tokenizer(weights)
+        scorer, tokenizer = self.scorer(weights), self.tokenizer(weights)
 
         def scores(texts: Sequence[tuple[str, str, str]]) -> list[float]:
             rows = [Example("", instruction, given, output) for instruction, given, output in texts]
@@ -245,28 +246,6 @@ class StageContext:
     def spend(self, *, judge_calls: int = 0, price_usd: float = 0.0) -> None:
         self.cost["judge_calls"] = self.cost.get("judge_calls", 0) + judge_calls
         self.cost["price_usd"] = self.cost.get("price_usd", 0.0) + price_usd
-
-
-class RewardScorer:
-    """A reward model over responses, each read as it was in training: with or without its end token."""
-
-    def __init__(self, ctx: StageContext, weights: Artifact) -> None:
-        self.ctx = ctx
-        self.engine = ctx.frozen(weights, head="reward")
-        self.eos_id = int(ctx.tokenizer(weights).eos_token_id)
-        self.with_eos = bool(weights.facts.get("end_with_eos", False))
-        self.positions = ctx.positions(weights)
-
-    def score(self, rows: Sequence[Tokens]) -> list[float]:
-        from alpacafarm.text.collate import Tokens, scored
-        from alpacafarm.text.tokenise import shorten
-
-        read = [scored(row, self.eos_id, with_eos=self.with_eos) for row in rows]
-        if self.positions is not None:
-            half = self.positions // 2  # a response longer than that leaves no room for what it answers
-            cut = [(row.prompt, row.response[-half:]) for row in read]
-            read = [Tokens(shorten(prompt, self.positions - len(end)), end) for prompt, end in cut]
-        return self.ctx.score(self.engine, read)
 
 
 def model_path(weights: Artifact) -> str:

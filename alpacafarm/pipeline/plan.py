@@ -37,11 +37,12 @@ def make_plan(spec: RunSpec, *, eval_asked: bool = True) -> Plan:
 def _planned(spec: RunSpec, upstream: SpecUpstream, eval_asked: bool) -> Plan:
     method = spec.method.name
     candidate: Stage = lookup.module("methods", method, spec.method.module).plan(spec.method, upstream)
-    given = spec.given.canonical().get(method)
-    if given is not None and f"given.{method}" not in upstream.used:
+    role = "rm" if candidate.makes is Kind.REWARD else method
+    given = spec.given.canonical().get(role)
+    if given is not None and f"given.{role}" not in upstream.used:
         raise PlanError(
-            f"given.{method}={given}: method={method} would make it, so there is nothing to do; "
-            f"leave given.{method} out or choose another method"
+            f"given.{role}={given}: method={method} would make it, so there is nothing to do; "
+            f"leave given.{role} out or choose another method"
         )
     if spec.eval is None:
         return Plan(ordered([candidate]), candidate, None)

@@ -75,9 +75,10 @@ def memory_lines(spec: RunSpec, *, world: int, stage: int) -> list[str]:
     if parameters is None:
         return [f"memory: unknown, {spec.model.path} is not on this machine"]
     told = [f"model of {parameters:,} parameters; states on each device (activations come on top):"]
+    rewards = getattr(spec.upstream.get("rm"), "members", 1)  # an ensemble's members are all loaded
     for what, trained, frozen in (
         ("policy or reward model", 1, 0),
-        ("actor, critic, reference and reward", 2, 2),
+        ("actor, critic, reference and reward" + f" ({rewards})" * (rewards > 1), 2, 1 + rewards),
     ):
         size = state_bytes(
             parameters, dtype=spec.model.dtype, stage=stage, world=world, trained=trained, frozen=frozen

@@ -123,10 +123,12 @@ def pair_steps(
     pad_id: int,
     ctx: Context,
     attach: Callable[[PairBatch, Sequence[int]], B],
+    seed: int | None = None,
 ) -> Steps[B]:
     """Optimiser steps over the pairs at the places `used`.
 
     `attach` adds what the loss needs beside tokens and labels (`as_it_is`: nothing), given places in `pairs`.
+    `seed` is that of their order, else the stage's.
     """
 
     def collate(indices: Sequence[int]) -> B:
@@ -141,7 +143,9 @@ def pair_steps(
 
     lengths = pairs.lengths
     return Steps(
-        rows_of=step_rows(len(used), batch_size=optim.batch_size, epochs=epochs, seed=ctx.seed),
+        rows_of=step_rows(
+            len(used), batch_size=optim.batch_size, epochs=epochs, seed=ctx.seed if seed is None else seed
+        ),
         lengths=[lengths[i] for i in used],
         collate=collate,
         micro_batch=ctx.micro_batch,

@@ -231,6 +231,22 @@ TABLE = [
         "method=ppo feedback/judge=reward",
         r"^feedback\.judge\.kind=reward: given\.rm=null, and .*; set given\.rm to",
     ),
+    wrong(
+        "method=rm_ensemble method.members=1",
+        r"^method\.members=1: must be at least 2; set method\.members=2 or more",
+    ),
+    wrong(
+        "method=rm_ensemble method.std_coef=0.5",
+        r"^method\.std_coef=0\.5: must be null for method\.combine=min, .*; set method\.std_coef=null or",
+    ),
+    wrong(
+        "method=ppo method@upstream.rm=rm_ensemble upstream.rm.combine=mean_minus_std",
+        r"^upstream\.rm\.std_coef=null: must be a number for upstream\.rm\.combine=mean_minus_std; set upst",
+    ),
+    wrong(
+        "method=ppo method@upstream.rm=rm_ensembl",
+        r"^method=rm_ensembl: there is no such method; did you mean rm_ensemble\?",
+    ),
     # Machines
     wrong(
         "method=sft cluster.zero.stage=0 model.dtype=bfloat16",
@@ -276,6 +292,10 @@ TABLE = [
     wrong(
         "method=sft given.sft={model}",
         r"^given\.sft=/.*model: method=sft would make it, .*; leave given\.sft out or",
+    ),
+    wrong(
+        "method=rm_ensemble given.rm={model}",
+        r"^given\.rm=/.*model: method=rm_ensemble would make it, .*; leave given\.rm out or",
     ),
     wrong(
         "method=sft data=files model=scratch eval=none",

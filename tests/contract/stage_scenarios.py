@@ -8,7 +8,7 @@ from alpacafarm.ports import Artifact, Dist
 from alpacafarm.rollout import reference
 from alpacafarm.spec.cluster import ClusterSpec
 from alpacafarm.stage import Kind
-from tests.unit.methods.conftest import CLUSTER, at, optim
+from tests.unit.methods.conftest import CLUSTER, at, ensemble_at, optim
 from tests.unit.methods.test_dpo import spec as pairwise_spec
 from tests.unit.methods.test_ppo import inputs, spec
 
@@ -48,7 +48,7 @@ def train_all(dist: Dist, home: str, stages: list[int | None]) -> None:
         "ppo": (
             ppo.train,
             spec(optim=even.model_copy(update={"batch_size": 8}), steps=2),
-            inputs(tiny),
+            inputs(tiny) | {"reward": ensemble_at(tiny)},
         ),
     }
     for stage in stages:

@@ -11,7 +11,7 @@ from alpacafarm.engine.dist import SingleProcess
 from alpacafarm.types import Example, Preference
 from tests.contract.ranks import run_ranks
 from tests.contract.stage_scenarios import train_all
-from tests.unit.methods.conftest import make
+from tests.unit.methods.conftest import make, make_ensemble
 
 Log = list[dict[str, float]]
 
@@ -23,6 +23,7 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Log]:
     For `reference` it is what it measured."""
     home = tmp_path_factory.mktemp("ranks")
     tiny = make(home)
+    make_ensemble(tiny)
     rows = read_rows(tiny.rows.path / "rows.jsonl", Example)
     others = [*rows[1:], rows[0]]
     pairs = [

@@ -54,6 +54,7 @@ METHOD: dict[str, tuple[str, ...]] = {
         "method.sampling.max_new_tokens=24",
         "method.optim.batch_size=16",
     ),
+    "rm_ensemble": ("method.members=2", "method.optim.batch_size=8", "method.held_out=8"),
     "feedme": ("method.optim.batch_size=16",),
     "dpo": ("method.optim.batch_size=8",),
     "simpo": ("method.optim.batch_size=8",),

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from alpacafarm.artifacts import ensemble
+from alpacafarm.artifacts.link import link_tree
 from alpacafarm.data.plan import WorldRows
 from alpacafarm.data.world import examples
 from alpacafarm.engine.dist import SingleProcess
@@ -115,6 +117,23 @@ def make(tmp_path: Path) -> Tiny:
     policy.save_pretrained(str(tmp_path / "policy"))
     load.reward_from_policy(tmp_path / "policy", seed=2).save_pretrained(str(tmp_path / "reward"))
     return at(tmp_path)
+
+
+def make_ensemble(tiny: Tiny) -> Artifact:
+    """Writes an ensemble of two reward models beside them, the first with the given one's head."""
+    home = tiny.home / "ensemble"
+    for number in (0, 1):
+        member = ensemble.member(home, number)
+        load.load_tokenizer(tiny.policy.path).save_pretrained(str(member))
+        load.reward_from_policy(tiny.policy.path, seed=2 + number).save_pretrained(str(member))
+    link_tree(ensemble.member(home, 0), home / "model")
+    ensemble.Ensemble(combine="mean_minus_std", std_coef=1.0, shifts=[0.1, -0.1]).write(home)
+    return ensemble_at(tiny)
+
+
+def ensemble_at(tiny: Tiny) -> Artifact:
+    """What `make_ensemble` wrote."""
+    return Artifact(tiny.home / "ensemble", Kind.REWARD, "e", tiny.reward.facts)
 
 
 def at(tmp_path: Path) -> Tiny:

@@ -57,6 +57,13 @@ def score(model: torch.nn.Module, row: Tokens) -> float:
         return float(model.double()(torch.tensor([row.prompt + row.response])).logits.item())
 
 
+def label_cost(model: torch.nn.Module, tiny: Tiny, pair: Preference) -> float:
+    """Cross-entropy of the Bradley-Terry probability with the label, in nats."""
+    score_1, score_2 = (score(model, row) for row in tokens(tiny, pair))
+    p, q = pair.preference - 1, 1 / (1 + math.exp(score_1 - score_2))
+    return -p * math.log(q) - (1 - p) * math.log(1 - q)
+
+
 def trained(tiny: Tiny, name: str, settings: rm.Spec, given: dict[str, Artifact]) -> StageContext:
     ctx = tiny.context(name)
     rm.train(settings, given, ctx)
@@ -68,11 +75,8 @@ def test_first_loss_is_the_cross_entropy_with_each_label_as_a_probability(tiny: 
     given = judged(tiny)
     ctx = trained(tiny, "first", spec(held_out=0, optim=optim(1e-3, 24)), given)
     start = reward_from_policy(tiny.policy.path, ctx.seed)
-    costs = []
-    for pair in read_rows(given["pairs"].path / "pairs.jsonl", Preference):
-        score_1, score_2 = (score(start, row) for row in tokens(tiny, pair))
-        p, q = pair.preference - 1, 1 / (1 + math.exp(score_1 - score_2))
-        costs.append(-p * math.log(q) - (1 - p) * math.log(1 - q))
+    pairs = read_rows(given["pairs"].path / "pairs.jsonl", Preference)
+    costs = [label_cost(start, tiny, pair) for pair in pairs]
     logged = json.loads((ctx.out / "log.jsonl").read_text().splitlines()[0])
     assert len(costs) == 24
     assert logged["loss"] == pytest.approx(sum(costs) / 24, rel=1e-5)

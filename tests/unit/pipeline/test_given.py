@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from alpacafarm.artifacts.ensemble import Ensemble
 from alpacafarm.errors import PlanError
 from alpacafarm.pipeline.upstream import given
 from alpacafarm.stage import Kind
@@ -60,3 +61,18 @@ def test_the_model_of_an_artifact_stands_for_the_artifact(tmp_path):
 def test_a_folder_that_is_called_model_and_is_no_artifact_s_is_itself(tmp_path):
     path = folder(tmp_path, "{}", "model")
     assert given("given.sft", Kind.POLICY, f"{path}/model", None).location == f"{path}/model"
+
+
+def test_the_same_members_combined_in_another_way_are_another_reward_model(tmp_path):
+    path = folder(tmp_path, "{}", "model")
+    (tmp_path / "artifact.json").write_text("{}")
+    keys = set()
+    for combine, std_coef in (
+        ("mean", None),
+        ("min", None),
+        ("mean_minus_std", 0.5),
+        ("mean_minus_std", 1.0),
+    ):
+        Ensemble(combine=combine, std_coef=std_coef, shifts=[0.0, 0.0]).write(tmp_path)
+        keys.add(given("given.rm", Kind.REWARD, path, None).key)
+    assert len(keys) == 4
