@@ -6,7 +6,14 @@ SHELL := /bin/bash
 BIN := $(VENV)/bin
 READY := $(VENV)/.alpacafarm-ready
 
-.PHONY: help install quickstart test check format lint types bench wheel clean
+# Of reproduce-table2; OVERRIDES are KEY=VALUE for every run, ROWS some of the table's rows.
+SCALE ?= world
+SEEDS ?= 42
+DRY ?=
+ROWS ?=
+OVERRIDES ?=
+
+.PHONY: help install quickstart reproduce-table2 test check format lint types bench wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -20,6 +27,10 @@ $(READY): pyproject.toml constraints.txt
 
 quickstart: $(READY) ## PPO on simulated feedback in the embedded world: no key, no GPU, no network
 	"$(BIN)/python" -m alpacafarm.run method=ppo feedback=sim kl_coef=0.0067
+
+reproduce-table2: $(READY) ## the paper's Table 2; SEEDS=1,2,3 SCALE=world|7b DRY=1 (plan and cost only)
+	"$(BIN)/python" -m alpacafarm.table2 --scale "$(SCALE)" --seeds "$(SEEDS)" \
+		$(if $(filter-out 0,$(DRY)),--dry) $(if $(ROWS),--rows "$(ROWS)") $(OVERRIDES)
 
 # Waiting threads sleep instead of spinning: on a busy machine a spinning second thread makes torch ten times slower.
 test: export OMP_WAIT_POLICY = PASSIVE

@@ -92,8 +92,8 @@ def spec_json(spec: RunSpec) -> str:
     return json.dumps(compose.anywhere(spec), indent=1) + "\n"
 
 
-def not_written(error: OSError, store: str | None = None, folder: str | None = None) -> str:
-    places = f"store={store} and hydra.run.dir={folder}" if store else "hydra.run.dir"
+def not_written(error: OSError, places: str) -> str:
+    """`places` are the keys that say where to write, with their values."""
     return (
         f"the disk refuses: {error}; what was made is kept: see that {places} can be written and that there "
         "is space, or set others, and give the command again"

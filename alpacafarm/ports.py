@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
-from alpacafarm.stage import Kind, Node, Stage
+from alpacafarm.stage import NOTHING_TO_PAY, Bill, Kind, Node, Stage
 from alpacafarm.types import Pair, Verdict
 
 if TYPE_CHECKING:  # a plan is made and printed without torch
@@ -298,6 +298,7 @@ class Upstream(Protocol):
         version: int = 1,
         uses_model: bool = True,
         needs: str = "",
+        bill: Bill = NOTHING_TO_PAY,
     ) -> Stage: ...
 
 

@@ -31,6 +31,7 @@ from alpacafarm import compose, lookup
 from alpacafarm.errors import AlpacaFarmError, SpecError
 from alpacafarm.job import Job, check_store, checked, not_written, noted, perform, refuse
 
+INTERRUPTED = "interrupted; what was made is kept, the same command goes on"
 failures: list[int] = []  # exit codes of the jobs of this process; one that fails does not end a sweep
 
 
@@ -43,11 +44,7 @@ def conf_dir() -> Path:
 
 def main() -> None:
     """Runs and exits with the code of the contract: 0, 1, 2, 3 or 130."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors, and we word them
-    # How long a waiting torch thread spins before it sleeps. The default suits an idle machine only: beside
-    # one busy process two threads trained 10 times slower, with this 3 times, and no slower without it.
-    os.environ.setdefault("GOMP_SPINCOUNT", "4000")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    settle()
     sys.argv[1:] = over_a_saved_spec(sys.argv[1:])
     try:
         if not show_only(check(sys.argv[1:])):
@@ -59,12 +56,21 @@ def main() -> None:
         print(one_line(error), file=sys.stderr)
         sys.exit(SpecError.exit_code)
     except OSError as error:  # of the run's folder, which Hydra makes
-        print(not_written(error), file=sys.stderr)
+        print(not_written(error, "hydra.run.dir"), file=sys.stderr)
         sys.exit(AlpacaFarmError.exit_code)
     except KeyboardInterrupt:
-        print("interrupted; what was made is kept, the same command goes on", file=sys.stderr)
+        print(INTERRUPTED, file=sys.stderr)
         sys.exit(130)
     sys.exit(failures[0] if failures else 0)
+
+
+def settle() -> None:
+    """What a process that performs runs needs before it loads torch; SIGTERM unwinds like Ctrl-C."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors, and we word them
+    # How long a waiting torch thread spins before it sleeps. The default suits an idle machine only: beside
+    # one busy process two threads trained 10 times slower, with this 3 times, and no slower without it.
+    os.environ.setdefault("GOMP_SPINCOUNT", "4000")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def check(arguments: Sequence[str]) -> list[Job | Path]:
@@ -137,7 +143,7 @@ def told(store: str, folder: Path) -> Iterator[None]:
         print(error, file=sys.stderr)
         failures.append(error.exit_code)
     except OSError as error:  # of the store or the run's folder: stages word their own
-        print(not_written(error, store, str(folder)), file=sys.stderr)
+        print(not_written(error, f"store={store} and hydra.run.dir={folder}"), file=sys.stderr)
         failures.append(AlpacaFarmError.exit_code)
 
 

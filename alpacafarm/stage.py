@@ -50,6 +50,18 @@ class Given:
 
 
 @dataclass(frozen=True)
+class Bill:
+    """What a stage will ask of judges. `judge_calls` is None where that is not known before it runs."""
+
+    text: str = ""
+    judge_calls: int | None = 0
+    price_usd: float = 0.0
+
+
+NOTHING_TO_PAY = Bill()
+
+
+@dataclass(frozen=True)
 class Stage:
     """One node of the plan.
 
@@ -66,7 +78,8 @@ class Stage:
     seed: int
     model: Mapping[str, Any] | None = None
     version: int = 1
-    needs: str = ""  # what it will cost, for people; not part of the key
+    needs: str = ""  # what it will cost, for people; not part of the key, and neither is the bill
+    bill: Bill = NOTHING_TO_PAY
     uses_devices: bool = field(default=True)  # launched on every rank; false for stages that only move rows
 
     @cached_property

@@ -82,7 +82,7 @@ def plan(spec: Spec, up: Upstream, candidate: Stage) -> Stage:
         ),
         makes=Kind.SCORES,
         inputs=inputs,
-        needs=bill(up.row_count(spec.split), 1 + draws, spec.judge, spec.split),
+        bill=bill(up.row_count(spec.split), 1 + draws, spec.judge, spec.split),
     )
 
 

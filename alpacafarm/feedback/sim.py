@@ -62,7 +62,7 @@ def annotated(spec: Spec, up: Upstream) -> Stage:
         makes=Kind.PAIRS,
         inputs={"samples": samples, **judge_inputs},
         uses_model=uses_model,
-        needs=bill(up.row_count("preference"), 1 - 2 * spec.flip_probability, spec.judge, "preference"),
+        bill=bill(up.row_count("preference"), 1 - 2 * spec.flip_probability, spec.judge, "preference"),
     )
 
 

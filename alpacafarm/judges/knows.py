@@ -6,7 +6,7 @@ from alpacafarm.data.plan import source_node
 from alpacafarm.errors import PlanError
 from alpacafarm.ports import Upstream
 from alpacafarm.spec.judge import JudgeSpec, RecordedJudge, WorldJudge
-from alpacafarm.stage import Node
+from alpacafarm.stage import Bill, Node
 
 
 def check_judge(judge: JudgeSpec, group: str, up: Upstream) -> None:
@@ -18,12 +18,14 @@ def check_judge(judge: JudgeSpec, group: str, up: Upstream) -> None:
         )
 
 
-def bill(rows: int | None, share: float, judge: JudgeSpec, split: str) -> str:
-    """What judging will cost, for the plan. The judges that there are so far are all free of charge."""
-    if isinstance(judge, WorldJudge):
-        calls = f"{share:.0%} of the {split} rows" if rows is None else f"about {round(rows * share):,}"
-        return f"{calls} judge calls, 0 USD"
-    return f"no judge calls ({judge.kind}), 0 USD"
+def bill(rows: int | None, share: float, judge: JudgeSpec, split: str) -> Bill:
+    """What judging `share` of the rows will cost. The judges that there are so far are all free of charge."""
+    if not isinstance(judge, WorldJudge):
+        return Bill(f"no judge calls ({judge.kind}), 0 USD")
+    if rows is None:
+        return Bill(f"{share:.0%} of the {split} rows judge calls, 0 USD", judge_calls=None)
+    calls = round(rows * share)
+    return Bill(f"about {calls:,} judge calls, 0 USD", calls)
 
 
 def recorded_file(judge: JudgeSpec, group: str) -> dict[str, Node]:

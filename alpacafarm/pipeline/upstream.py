@@ -11,7 +11,7 @@ from alpacafarm.data import plan as data_plan
 from alpacafarm.errors import PlanError
 from alpacafarm.spec.base import Strict
 from alpacafarm.spec.run import RunSpec
-from alpacafarm.stage import Given, Kind, Node, Stage
+from alpacafarm.stage import NOTHING_TO_PAY, Bill, Given, Kind, Node, Stage
 
 
 class SpecUpstream:
@@ -69,6 +69,7 @@ class SpecUpstream:
         version: int = 1,
         uses_model: bool = True,
         needs: str = "",
+        bill: Bill = NOTHING_TO_PAY,
     ) -> Stage:
         return Stage(
             name=name,
@@ -80,6 +81,7 @@ class SpecUpstream:
             model=self.model_params if uses_model else None,
             version=version,
             needs=needs,
+            bill=bill,
             uses_devices=uses_model,
         )
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +59,17 @@ class RunPoint:
     judge_error: float | None = None
 
 
+@dataclass(frozen=True)
+class Labelled:
+    """A point with its name and the errors of both its numbers."""
+
+    label: str
+    x: float
+    y: float
+    x_error: float = 0.0
+    y_error: float = 0.0
+
+
 def curves(
     log: Sequence[Mapping[str, float]], names: Sequence[str] | None = None, title: str = "Training"
 ) -> str:
@@ -64,6 +77,14 @@ def curves(
 
     `names` keeps only these metrics; one that no panel knows gets a panel of its own.
     """
+    return _drawn_curves(
+        json.dumps([dict(row) for row in log]), None if names is None else tuple(names), title
+    )
+
+
+@lru_cache(maxsize=64)  # the reports of a suite's runs share their first stages, and drawing takes long
+def _drawn_curves(log_json: str, names: tuple[str, ...] | None, title: str) -> str:
+    log: list[dict[str, float]] = json.loads(log_json)
     panels = _panels(log, names)
     if not panels:
         return ""
@@ -123,6 +144,26 @@ def overoptimisation(
         axes.set_xlabel(x_label)
         axes.set_ylabel(f"{y_label}; bars: standard error")
         axes.legend(fontsize=7, frameon=False, labelcolor=INK, loc="upper left", bbox_to_anchor=(1.01, 1))
+        return _svg(figure, title)
+
+
+@lru_cache(maxsize=8)
+def scatter(points: tuple[Labelled, ...], *, x_label: str, y_label: str, title: str) -> str:
+    """Named points with bars of one standard error; on the dashed line both numbers are the same."""
+    if not points:
+        return ""
+    with _figure(5.2, 4.4) as figure:
+        axes = figure.subplots()
+        ends = [min(min(p.x, p.y) for p in points), max(max(p.x, p.y) for p in points)]
+        axes.plot(ends, ends, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
+        for p in points:
+            axes.errorbar(p.x, p.y, xerr=p.x_error, yerr=p.y_error, fmt="o", color=COLOURS[0], elinewidth=1)
+            axes.annotate(
+                p.label, (p.x, p.y), xytext=(4, 3), textcoords="offset points", fontsize=7, color=INK
+            )
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(f"{y_label}; bars: standard error")
+        axes.set_title(title, fontsize=9, loc="left", color=INK)
         return _svg(figure, title)
 
 

@@ -42,7 +42,7 @@ def show_plan(spec: RunSpec, plan: Plan) -> None:
             stage.key,
             state,
             " ".join([*parents, *given]),
-            stage.needs,
+            stage.needs or stage.bill.text,
             why,
         )
         table.add_row(*map(Text, cells))

@@ -29,7 +29,7 @@ def spearman(a: Sequence[float], b: Sequence[float]) -> float | None:
     """Pearson correlation of the ranks; tied values share their mean rank."""
     if len(a) != len(b):
         raise ValueError(f"{len(a)} and {len(b)} values cannot be paired")
-    return _pearson(_ranks(a), _ranks(b))
+    return _pearson(ranks(a), ranks(b))
 
 
 def kendall_tau_b(a: Sequence[float], b: Sequence[float]) -> float | None:
@@ -78,7 +78,7 @@ def _drawn(column: Sequence[Measured], rng: random.Random) -> list[float]:
     return [rng.gauss(method.mean, method.standard_error) for method in column]
 
 
-def _ranks(values: Sequence[float]) -> list[float]:
+def ranks(values: Sequence[float]) -> list[float]:
     """From 1; each value's rank is the mean of the places that its equals take."""
     ordered = sorted(values)
     first: dict[float, int] = {}

@@ -1,11 +1,14 @@
 """A plan, a status and a wrong key are answered without the libraries that take seconds to import."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from alpacafarm.table2.rows import TRAINED
 
 HEAVY = {
     "torch",
@@ -20,9 +23,9 @@ HEAVY = {
 }
 PROBE = """
 import json, runpy, sys
-sys.argv = ["alpacafarm.run", *sys.argv[1:]]
+sys.argv = sys.argv[1:]
 try:
-    runpy.run_module("alpacafarm.run", run_name="__main__")
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 except SystemExit as error:
     code = error.code
 print(json.dumps({"code": code, "modules": sorted({name.split(".")[0] for name in sys.modules})}))
@@ -31,10 +34,17 @@ print(json.dumps({"code": code, "modules": sorted({name.split(".")[0] for name i
 
 def modules_after(tmp_path: Path, *overrides: str) -> tuple[int, set[str]]:
     """The exit code, and the top-level modules that are loaded in the end."""
-    command = [sys.executable, "-c", PROBE, *overrides, "store=store", "hydra.run.dir=run"]
+    code, modules, _ = after(tmp_path, "alpacafarm.run", *overrides, "store=store", "hydra.run.dir=run")
+    return code, modules
+
+
+def after(tmp_path: Path, *command: str) -> tuple[int, set[str], str]:
+    """The same of a module and its arguments, and what it printed."""
+    command = (sys.executable, "-c", PROBE, *command)
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    told = json.loads(done.stdout.splitlines()[-1])
-    return told["code"], set(told["modules"])
+    *printed, last = done.stdout.splitlines()
+    told = json.loads(last)
+    return told["code"], set(told["modules"]), "\n".join(printed)
 
 
 @pytest.mark.parametrize(
@@ -54,3 +64,16 @@ def test_nothing_heavy_is_loaded(tmp_path, overrides, code):
     assert ended == code
     assert "pydantic" in modules  # or the probe saw nothing
     assert modules & HEAVY == set()
+
+
+def test_the_plan_of_the_whole_table_at_the_papers_scale_needs_nothing_heavy(tmp_path):
+    code, modules, told = after(tmp_path, "alpacafarm.table2", "--scale", "7b", "--dry", "store=store")
+    assert code == 0
+    assert modules & (HEAVY | {"huggingface_hub", "httpx", "requests"}) == set()
+    for row in TRAINED.values():
+        for column in ("sim", "human"):
+            assert re.search(rf"^\d+ +{re.escape(row.label)} +{column} ", told, re.MULTILINE), row.label
+    assert told.count("huggyllama/llama-7b") >= 3
+    assert "eval/judge=reward" in told
+    assert re.search(r"^to do: about 0 judge calls, 0\.00 USD$", told, re.MULTILINE)
+    assert list(tmp_path.iterdir()) == []

@@ -35,8 +35,9 @@ def files(group: str) -> list[Path]:
     return sorted((RECIPES if group == "recipe" else CONF / group).glob("*.yaml"))
 
 
+OVERLAYS = ("tuned", "published")  # found by what else is chosen
 GROUPS = sorted(p.parent.relative_to(CONF).as_posix() for p in CONF.glob("*/**/*.yaml"))
-CHOICES = [(g, p.stem) for g in dict.fromkeys([*GROUPS, "recipe"]) if g != "tuned" for p in files(g)]
+CHOICES = [(g, p.stem) for g in dict.fromkeys([*GROUPS, "recipe"]) if g not in OVERLAYS for p in files(g)]
 TUNED = [path.stem for path in files("tuned")]
 METHODS = [path.stem for path in files("method")]
 
@@ -76,6 +77,18 @@ def tuned_values(stem: str) -> dict:
     values = yaml.safe_load((CONF / "tuned" / f"{stem}.yaml").read_text(encoding="utf-8"))
     bases = [name for name in values.pop("defaults", []) if name != "_self_"]
     return OmegaConf.to_container(OmegaConf.merge(*map(tuned_values, bases), values))
+
+
+@pytest.mark.parametrize("stem", [path.stem for path in files("published")])
+def test_values_for_one_kind_of_feedback_stand_over_the_others(job, stem):
+    rest, feedback = stem.rsplit("-", 1)
+    model, method = rest.rsplit("-", 1)
+    asked = yaml.safe_load((CONF / "published" / f"{stem}.yaml").read_text(encoding="utf-8"))
+    others = (f"method={method}", f"model={model}", "data=alpaca_farm", "eval/judge=reward")
+    spec = job(*others, f"feedback={feedback}").spec.method.canonical()
+    assert asked
+    assert {key: spec[key] for key in asked} == asked
+    assert job(*others, "feedback=sim").spec.kl_coef == 0.0067
 
 
 def value_at(node: dict, dotted: str) -> object:

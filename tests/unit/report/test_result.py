@@ -40,6 +40,7 @@ KEYS = {
     "stages": {"name": None, "key": None, "kind": None, "state": None, "seconds": None, "folder": None},
     "outputs": None,
     "policy": None,
+    "picked": None,
     "judge_calls": None,
     "price_usd": None,
     "seconds": None,

@@ -1,0 +1,195 @@
+"""The runs behind the table: composed and checked together, then performed one after the other.
+
+Each has a folder of its own, so the same command goes on where it was: a run that has its result is not
+touched, and what an unfinished one has made is in the store.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from alpacafarm import lookup, run
+from alpacafarm.errors import AlpacaFarmError
+from alpacafarm.job import Job, not_written, noted, perform, refuse
+from alpacafarm.report import folder as run_folder
+from alpacafarm.report.result import Result
+from alpacafarm.table2.progress import Progress
+from alpacafarm.table2.rows import COLUMNS, SCALES, TRAINED, Column, Row, Scale
+
+log = logging.getLogger(__name__)
+
+RUNS = "runs"  # the folder of the run folders
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line asks for. `overrides` hold for every run and win over all others."""
+
+    scale: str
+    seeds: tuple[int, ...]
+    rows: tuple[str, ...]
+    out: Path
+    overrides: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """SpecError with all that no run could be made of."""
+        problems = []
+        for name in self.rows:
+            if name not in TRAINED:
+                told = lookup.choices(name, TRAINED)
+                problems.append(f"--rows {name}: no run here stands for such a row; {told}")
+        if len(set(self.seeds)) < len(self.seeds) or not self.seeds:
+            problems.append("--seeds: at least one, and each another, such as --seeds 1,2,3")
+        for override in self.overrides:
+            key, equals, _ = override.partition("=")
+            if not equals:
+                problems.append(f"{override}: cannot be read; write KEY=VALUE")
+            elif key in ("seed", "action", "method", "feedback", "name"):
+                problems.append(f"{override}: the table sets it for each run; use --seeds, --rows or --dry")
+        refuse(problems)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One cell of the table for one seed, checked and not yet run."""
+
+    row: Row
+    column: Column
+    seed: int
+    job: Job
+    folder: Path
+
+    @property
+    def title(self) -> str:
+        return f"{self.row.label} on {self.column}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`result` or `failure`; neither for a run whose turn has not come."""
+
+    planned: Planned
+    result: Result | None = None
+    failure: str | None = None
+    exit_code: int = 0
+    seconds: float = 0.0  # of this process
+
+
+def planned(asked: Asked) -> list[Planned]:
+    """Every run, in the order in which to perform them. SpecError lists what is wrong with any of them.
+
+    A seed is finished before the next begins, and runs of few stages come first: they are the ones that the
+    others share.
+    """
+    asked.check()
+    problems: list[str] = []
+    found: list[Planned] = []
+    with run.configs():
+        for row in (TRAINED[name] for name in asked.rows):
+            for column in COLUMNS:
+                with noted(problems):
+                    found += _with_each_seed(asked, row, column, problems)
+    refuse(problems)
+    return sorted(found, key=lambda p: (asked.seeds.index(p.seed), len(p.job.plan.stages)))
+
+
+def _with_each_seed(asked: Asked, row: Row, column: Column, problems: list[str]) -> Iterator[Planned]:
+    overrides = overrides_of(asked, row, column)
+    cfg, choices = run.composed(overrides, problems)
+    for seed in asked.seeds:
+        cfg.seed = seed  # composing takes half a second, and this is all that an override of it does
+        folder = asked.out / RUNS / asked.scale / str(seed) / column / row.name
+        yield Planned(row, column, seed, run.prepared(cfg, [*overrides, f"seed={seed}"], choices), folder)
+
+
+def overrides_of(asked: Asked, row: Row, column: Column) -> list[str]:
+    """The command line of a cell, without its seed. Of two values for a key the later one stands."""
+    scale: Scale = SCALES[asked.scale]
+    own_judge = any(
+        override.startswith(("eval=", "eval/judge=", "eval.judge")) for override in asked.overrides
+    )
+    parts = [
+        *(row.overrides or ()),
+        f"feedback={column}",
+        f"name={row.name}_{column}",
+        *scale.overrides,
+        *(() if own_judge else scale.judges[column]),
+        *(row.smoke if scale.is_short else ()),
+        *asked.overrides,
+    ]
+    return list({override.partition("=")[0].lstrip("+"): override for override in parts}.values())
+
+
+def carry_out(
+    items: Sequence[Planned], progress: Progress, update: Callable[[Sequence[Outcome]], None]
+) -> list[Outcome]:
+    """Performs what has no result yet; `update` gets all outcomes so far before the first run and after each.
+
+    A run that fails does not end the others.
+    """
+    outcomes = [earlier(item) for item in items]
+    to_do = [place for place, outcome in enumerate(outcomes) if outcome.result is None]
+    for place, outcome in enumerate(outcomes):
+        if outcome.result is not None:
+            progress.known(place, outcome.planned.title, outcome.result)
+    update(outcomes)
+    for number, place in enumerate(to_do):
+        progress.begins(place, items[place].title, to_do=len(to_do) - number)
+        outcomes[place] = attempt(items[place])
+        progress.ended(outcomes[place].result, outcomes[place].failure, outcomes[place].seconds)
+        update(outcomes)
+    return outcomes
+
+
+def earlier(item: Planned) -> Outcome:
+    """The result that the run's folder holds, if it is that of the same stages."""
+    try:
+        found = run_folder.read(item.folder).result
+    except ValueError:  # damaged: made again
+        found = None
+    last = item.job.plan.scores or item.job.plan.candidate
+    is_same = found is not None and last.key in {stage.key for stage in found.stages}
+    return Outcome(item, found if is_same else None)
+
+
+def attempt(item: Planned) -> Outcome:
+    started = time.perf_counter()
+
+    def failed(told: str, exit_code: int) -> Outcome:
+        return Outcome(item, failure=told, exit_code=exit_code, seconds=time.perf_counter() - started)
+
+    try:
+        with logged(item.folder):
+            report = perform(item.job, item.folder)
+    except AlpacaFarmError as error:
+        return failed(str(error), error.exit_code)
+    except OSError as error:
+        places = f"store={item.job.spec.store} and --out {item.folder}"
+        return failed(not_written(error, places), AlpacaFarmError.exit_code)
+    except Exception as error:  # a fault of ours, which must not cost a night of other runs
+        told = f"{type(error).__name__}: {error}; {item.folder / 'run.log'} has the traceback"
+        run_folder.note_failure(item.folder, told)
+        return failed(told, AlpacaFarmError.exit_code)
+    return Outcome(item, report.result, seconds=time.perf_counter() - started)
+
+
+@contextmanager
+def logged(folder: Path) -> Iterator[None]:
+    """Everything that is logged also goes to the run's `run.log`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(folder / "run.log", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("[%(asctime)s][%(levelname)s] %(message)s", "%H:%M:%S"))
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    except Exception:
+        log.exception("the run failed")
+        raise
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
