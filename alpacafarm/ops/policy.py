@@ -34,17 +34,24 @@ class ValueTerms:
 
 
 def clipped_surrogate(
-    logprob_BT: Tensor, old_logprob_BT: Tensor, advantage_BT: Tensor, mask_BT: Tensor, *, clip: float
+    logprob_BT: Tensor,
+    old_logprob_BT: Tensor,
+    advantage_BT: Tensor,
+    mask_BT: Tensor,
+    *,
+    clip: float,
+    clip_high: float | None = None,
 ) -> PolicyTerms:
     """The clipped policy objective, negated (Schulman et al. 2017, eq. 7).
 
-    Log-ratios are held within 20 nats, beyond which a token gives no gradient: one broken token should not
-    make the loss infinite.
+    Ratios are clipped to 1 - clip and 1 + clip_high (Yu et al. 2025, "clip-higher"; arXiv:2503.14476), which
+    is `clip` where none is given. Log-ratios are held within 20 nats, beyond which a token gives no gradient:
+    one broken token should not make the loss infinite.
     """
     log_ratio_BT = zero_padding(logprob_BT - old_logprob_BT, mask_BT).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
     ratio_BT = log_ratio_BT.exp()
     plain_BT = -advantage_BT * ratio_BT
-    clipped_BT = -advantage_BT * ratio_BT.clamp(1 - clip, 1 + clip)
+    clipped_BT = -advantage_BT * ratio_BT.clamp(1 - clip, 1 + (clip if clip_high is None else clip_high))
     return PolicyTerms(
         loss=masked_sum(torch.maximum(plain_BT, clipped_BT), mask_BT),
         clip_fraction=masked_sum((clipped_BT > plain_BT).float(), mask_BT),

@@ -78,6 +78,7 @@ def memory_lines(spec: RunSpec, *, world: int, stage: int) -> list[str]:
     rewards = getattr(spec.upstream.get("rm"), "members", 1)  # an ensemble's members are all loaded
     for what, trained, frozen in (
         ("policy or reward model", 1, 0),
+        ("policy, reference and reward" + f" ({rewards})" * (rewards > 1), 1, 1 + rewards),
         ("actor, critic, reference and reward" + f" ({rewards})" * (rewards > 1), 2, 1 + rewards),
     ):
         size = state_bytes(

@@ -17,6 +17,7 @@ FILES = [
     "data.eval={rows}",
     "data.preferences={pairs}",
 ]
+JUDGED = ["method.reward=judge", "method.reward_std=null"]
 NEEDS = {  # what a file leaves to the user, or only goes with
     "model/path": ["model.path={model}"],
     "data/alpaca_farm": ["model=llama-7b", "eval/judge=reward"],
@@ -24,11 +25,13 @@ NEEDS = {  # what a file leaves to the user, or only goes with
     "feedback/judge/recorded": ["feedback.judge.path={pairs}"],
     "feedback/judge/reward": ["given.rm={model}"],
     "eval/judge/recorded": ["eval.judge.path={pairs}"],
+    "method/judge/reward": JUDGED,
+    "method/judge/world": JUDGED,
     "recipe/own_data": FILES,
     "method/pick/reward": ["method.snapshot_every=5"],
     "method/pick/judge": ["method.snapshot_every=5"],
 }
-METHOD = {"method/pick": "ppo"}  # what a nested group goes with
+METHOD = {"method/judge": "rloo", "method/pick": "ppo"}  # what a nested group goes with
 
 
 def files(group: str) -> list[Path]:

@@ -247,6 +247,68 @@ TABLE = [
         "method=ppo method@upstream.rm=rm_ensembl",
         r"^method=rm_ensembl: there is no such method; did you mean rm_ensemble\?",
     ),
+    # Methods without a critic
+    wrong(
+        "method=grpo method.samples_per_prompt=1",
+        r"^method\.samples_per_prompt=1: must be at least 2, for estimator=grpo compares .*"
+        r"set method\.samples_per_prompt=4, or method\.estimator=reinforce",
+    ),
+    wrong(
+        "method=reinforce method.samples_per_prompt=1 method.reward=judge method/judge=world "
+        "method.reward_std=null",
+        r"^method\.samples_per_prompt=1: .* a judge compares .*set method\.samples_per_prompt=4, or .*=model",
+    ),
+    wrong(
+        "method=rloo method.samples_per_prompt=5",
+        r"^method\.optim\.batch_size=64: must be a multiple of the 5 responses to a prompt, .*"
+        r"set method\.optim\.batch_size=60",
+    ),
+    wrong(
+        "method=rloo method.rollouts_per_step=96",
+        r"^method\.rollouts_per_step=96: must be a multiple of method\.optim\.batch_size=64; set .*=64 or",
+    ),
+    wrong(
+        "method=rloo cluster.processes=3 method.optim.batch_size=40 method.rollouts_per_step=120",
+        r"^method\.optim\.batch_size=40: must be a multiple of the 3 processes times 4 responses, .*=36 or",
+    ),
+    wrong(
+        "method=grpo method.kl_estimator=k1",
+        r"^method\.kl_estimator=k1: must be k2 or k3 with method\.kl_placement=loss: .* ignores the "
+        r"reference; set method\.kl_estimator=k2, or method\.kl_placement=reward",
+    ),
+    wrong(
+        "method=grpo method.kl_estimator=clamped",
+        r"^method\.kl_estimator=clamped: must be k2 or k3 with method\.kl_placement=loss",
+    ),
+    wrong(
+        "method=rloo method.kl_estimator=k3",
+        r"^method\.kl_estimator=k3: must be k1 or clamped with method\.kl_placement=reward",
+    ),
+    wrong(
+        "method=reinforce method.clip_high=0.28",
+        r"^method\.clip_high=0\.28: must be null where method\.clip=null .*; set method\.clip=0\.2",
+    ),
+    wrong(
+        "method=rloo method.reward=judge method.reward_std=null",
+        r"^method\.judge=null: method\.reward=judge needs one; choose it with method/judge=world, or",
+    ),
+    wrong(
+        "method=rloo method/judge=world",
+        r"^method\.judge=.*: method\.reward=model asks no judge; set method\.reward=judge, or",
+    ),
+    wrong(
+        "method=rloo method.reward=judge method/judge=world",
+        r"^method\.reward_std=0\.0335: no deviation is known .*; set method\.reward_std=null",
+    ),
+    wrong(
+        "method=rloo method.reward=judge method.judge={{kind:recorded,path:x}} method.reward_std=null",
+        r"^method\.judge\.kind=recorded: .* yet to be sampled; set method/judge=world",
+    ),
+    wrong(
+        f"method=rloo {FILES} feedback=human data.preferences={{pairs}} eval/judge=reward "
+        "method.reward=judge method/judge=world method.reward_std=null",
+        r"^method\.judge\.kind=world: .*data=world, and this run has others",
+    ),
     # Machines
     wrong(
         "method=sft cluster.zero.stage=0 model.dtype=bfloat16",

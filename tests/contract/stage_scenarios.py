@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from alpacafarm.methods import dpo, ppo, reward_condition, rm, sft
+from alpacafarm.methods import dpo, ppo, reinforce, reward_condition, rm, sft
 from alpacafarm.ports import Artifact, Dist
 from alpacafarm.rollout import reference
 from alpacafarm.spec.cluster import ClusterSpec
@@ -11,6 +11,7 @@ from alpacafarm.stage import Kind
 from tests.unit.methods.conftest import CLUSTER, at, ensemble_at, optim
 from tests.unit.methods.test_dpo import spec as pairwise_spec
 from tests.unit.methods.test_ppo import inputs, spec
+from tests.unit.methods.test_reinforce import spec as critic_free_spec
 
 BATCH = 7  # of 24 rows: uneven over two ranks and over micro-batches of 4, and a short last step
 
@@ -49,6 +50,11 @@ def train_all(dist: Dist, home: str, stages: list[int | None]) -> None:
             ppo.train,
             spec(optim=even.model_copy(update={"batch_size": 8}), steps=2),
             inputs(tiny) | {"reward": ensemble_at(tiny)},
+        ),
+        "grpo": (
+            reinforce.train,
+            critic_free_spec(optim=even.model_copy(update={"batch_size": 8})),
+            inputs(tiny),
         ),
     }
     for stage in stages:

@@ -42,7 +42,7 @@ def read(path: Path) -> Log:
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
-@pytest.mark.parametrize("method", ["sft", "reward_condition", "rm", "ppo", "dpo"])
+@pytest.mark.parametrize("method", ["sft", "reward_condition", "rm", "ppo", "grpo", "dpo"])
 def test_losses_are_those_of_plain_torch_on_one_rank(logs, method, stage):
     plain, sharded = logs[f"{method}-None"], logs[f"{method}-{stage}"]
     assert len(plain) == len(sharded) >= 2
@@ -54,8 +54,10 @@ def test_losses_are_those_of_plain_torch_on_one_rank(logs, method, stage):
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_rollouts_are_the_same_responses_on_any_number_of_ranks(logs, stage):
     first = ("reward/mean", "response_tokens/mean", "eos_rate", "kl")
-    for name in first:
-        assert logs[f"ppo-{stage}"][0][name] == pytest.approx(logs["ppo-None"][0][name], abs=1e-5)
+    for method in ("ppo", "grpo"):
+        for name in first:
+            plain = logs[f"{method}-None"][0][name]
+            assert logs[f"{method}-{stage}"][0][name] == pytest.approx(plain, abs=1e-5)
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])

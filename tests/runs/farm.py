@@ -36,16 +36,19 @@ UPSTREAM = (
     "upstream.rm.optim.batch_size=8",
     "upstream.rm.held_out=8",
 )
+ON_POLICY = (
+    "method.steps=3",
+    "method.rollouts_per_step=16",
+    "method.optim.batch_size=8",
+    "method.sampling.max_new_tokens=24",
+)
+CRITIC_FREE = ("reinforce", "rloo", "grpo", "dr_grpo", "reinforce_pp")
 METHOD: dict[str, tuple[str, ...]] = {
     "base": (),
     "sft": ("method.optim.batch_size=16",),
     "rm": ("method.optim.batch_size=8", "method.held_out=8"),
-    "ppo": (
-        "method.steps=3",
-        "method.rollouts_per_step=16",
-        "method.optim.batch_size=8",
-        "method.sampling.max_new_tokens=24",
-    ),
+    "ppo": ON_POLICY,
+    **dict.fromkeys(CRITIC_FREE, ON_POLICY),
     "best_of_n": ("method.n=3", "method.sampling.max_new_tokens=24"),
     "expiter": (
         "method.n=3",

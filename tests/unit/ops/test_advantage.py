@@ -1,7 +1,17 @@
+import math
+from functools import partial
+
 import pytest
 import torch
 
-from alpacafarm.ops.advantage import gae, shaped_rewards
+from alpacafarm.ops.advantage import (
+    gae,
+    group_relative,
+    leave_one_out,
+    on_every_token,
+    reward_to_go,
+    shaped_rewards,
+)
 
 
 @pytest.fixture
@@ -97,3 +107,82 @@ def test_a_broken_score_of_an_empty_row_or_kl_on_padding_does_not_spread():
     kl = torch.tensor([[1.0, float("nan")], [float("inf")] * 2])
     found = shaped_rewards(torch.tensor([2.0, float("nan")]), kl, mask, kl_coef=0.5)
     torch.testing.assert_close(found, torch.tensor([[1.5, 0.0], [0.0, 0.0]]))
+
+
+@pytest.fixture
+def rewards():
+    """Five groups of four."""
+    return torch.randn(20, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def test_leave_one_out_is_the_loop_over_the_others(rewards):
+    expected = []
+    for start in range(0, 20, 4):
+        group = rewards[start : start + 4].tolist()
+        expected += [r - sum(group[:i] + group[i + 1 :]) / 3 for i, r in enumerate(group)]
+    torch.testing.assert_close(leave_one_out(rewards, 4), torch.tensor(expected, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("group", [2, 4, 10])
+def test_leave_one_out_is_the_centred_reward_stretched(rewards, group):
+    centred = group_relative(rewards, group, scaled=False)
+    torch.testing.assert_close(leave_one_out(rewards, group), centred * group / (group - 1))
+
+
+def test_group_relative_is_numpys_formula(rewards):
+    groups = rewards.numpy().reshape(5, 4)
+    centred = groups - groups.mean(1, keepdims=True)
+    scaled = centred / groups.std(1, ddof=1, keepdims=True)
+    for found, expected in (
+        (group_relative(rewards, 4, scaled=False), centred),
+        (group_relative(rewards, 4, scaled=True), scaled),
+    ):
+        torch.testing.assert_close(found, torch.from_numpy(expected).flatten())
+
+
+def test_two_responses_win_and_lose_by_one_over_the_root_of_two():
+    found = group_relative(torch.tensor([3.0, 1.0, -2.0, 5.0, 7.0, 7.0]), 2, scaled=True)
+    half = 1 / math.sqrt(2)
+    torch.testing.assert_close(found, torch.tensor([half, -half, -half, half, 0.0, 0.0]))
+
+
+@pytest.mark.parametrize("size", [1.0, 30.0])
+def test_a_group_that_differs_by_rounding_alone_has_no_advantage(size):
+    rewards = torch.tensor([size, size * (1 + 1e-6), size, size * (1 - 1e-6)])
+    assert not group_relative(rewards, 4, scaled=True).any()
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [leave_one_out, partial(group_relative, scaled=False), partial(group_relative, scaled=True)],
+)
+def test_groups_do_not_see_each_other_nor_a_common_shift(rewards, estimator):
+    found = estimator(rewards, 4).view(5, 4)
+    order = torch.tensor([3, 0, 4, 2, 1])
+    torch.testing.assert_close(estimator(rewards.view(5, 4)[order].flatten(), 4).view(5, 4), found[order])
+    shifted = rewards + torch.arange(5.0, dtype=torch.float64).repeat_interleave(4)
+    torch.testing.assert_close(estimator(shifted, 4).view(5, 4), found)
+    torch.testing.assert_close(found.sum(1), torch.zeros(5, dtype=torch.float64))
+
+
+def test_only_the_scaled_advantage_ignores_the_unit_of_the_reward(rewards):
+    torch.testing.assert_close(
+        group_relative(3 * rewards, 4, scaled=True), group_relative(rewards, 4, scaled=True)
+    )
+    torch.testing.assert_close(leave_one_out(3 * rewards, 4), 3 * leave_one_out(rewards, 4))
+
+
+def test_reward_to_go_is_the_sum_of_what_follows(batch):
+    reward, _, mask = batch
+    expected = torch.zeros_like(reward)
+    for b in range(5):
+        for t in range(6):
+            if mask[b, t]:
+                expected[b, t] = sum(reward[b, s].item() for s in range(t, 6) if mask[b, s])
+    torch.testing.assert_close(reward_to_go(reward.where(mask, math.nan), mask), expected)
+
+
+def test_an_advantage_of_a_response_stands_on_its_tokens_alone(batch):
+    _, _, mask = batch
+    found = on_every_token(torch.arange(1.0, 6.0), mask)
+    torch.testing.assert_close(found, torch.arange(1.0, 6.0)[:, None] * mask)

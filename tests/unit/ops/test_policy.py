@@ -47,6 +47,16 @@ def test_gradient_stops_where_the_clip_holds_a_gain(ratio, advantage, loss, is_c
     torch.testing.assert_close(logprob.grad, torch.tensor([[0.0 if is_clipped else -ratio * advantage]]))
 
 
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "loss"),
+    [(1.5, 1.0, -1.28), (1.25, 1.0, -1.25), (0.5, -1.0, 0.8), (1.5, -1.0, 1.5), (0.5, 1.0, -0.5)],
+)
+def test_a_higher_upper_clip_leaves_the_lower_one(ratio, advantage, loss):
+    logprob, one = torch.tensor([[math.log(ratio)]]), torch.ones(1, 1)
+    terms = clipped_surrogate(logprob, torch.zeros(1, 1), advantage * one, one, clip=0.2, clip_high=0.28)
+    torch.testing.assert_close(terms.loss, torch.tensor(loss))
+
+
 def test_surrogate_never_exceeds_the_unclipped_objective(batch):
     logprob, advantage = batch
     old = logprob.detach() + torch.randn(
