@@ -8,7 +8,7 @@ READY := $(VENV)/.alpacafarm-ready
 
 # Of reproduce-table2; OVERRIDES are KEY=VALUE for every run, ROWS some of the table's rows.
 SCALE ?= world
-SEEDS ?= 42
+SEEDS ?= 1,2,3
 DRY ?=
 ROWS ?=
 OVERRIDES ?=

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parsed(arguments: Sequence[str] | None) -> tuple[Asked, bool]:
     parser = argparse.ArgumentParser(prog="python -m alpacafarm.table2", description=__doc__)
     parser.add_argument("--scale", choices=list(SCALES), default="world")
-    parser.add_argument("--seeds", type=_numbers, default=(42,), metavar="S,...", help="default: 42")
+    parser.add_argument("--seeds", type=_numbers, default=(1, 2, 3), metavar="S,...", help="default: 1,2,3")
     parser.add_argument("--rows", type=_names, default=tuple(TRAINED), metavar="ROW,...", help="default: all")
     parser.add_argument("--out", type=Path, default=Path("table2"), help="default: table2")
     parser.add_argument("--dry", action="store_true", help="print the plan of all runs and what it will cost")
