@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -130,13 +131,15 @@ def measurements(pairs: Sequence[ScoredPair], *, held_out: int) -> dict[str, flo
     """
     scores = [score for pair in pairs for score in (pair.score_1, pair.score_2)]
     tokens = [count for pair in pairs for count in (pair.tokens_1, pair.tokens_2)]
+    mean = statistics.fmean(scores)
     return {
         "held_out": held_out,
         "accuracy": accuracy(pairs) if held_out else None,
         "ece": calibration_error(pairs) if held_out else None,
         "length_correlation": spearman(scores, tokens),
-        "reward_mean": statistics.fmean(scores),
-        "reward_std": statistics.stdev(scores),
+        "reward_mean": mean,
+        # `statistics.stdev` breaks down over the NaN of a training that diverged.
+        "reward_std": math.sqrt(math.fsum((x - mean) ** 2 for x in scores) / (len(scores) - 1)),
     }
 
 

@@ -16,6 +16,7 @@ from alpacafarm.artifacts import ensemble
 from alpacafarm.artifacts.ensemble import Ensemble
 from alpacafarm.artifacts.link import link_tree
 from alpacafarm.data.rows import read_rows, write_rows
+from alpacafarm.errors import ArtifactError
 from alpacafarm.methods import rm
 from alpacafarm.ports import Context, Inputs, Upstream
 from alpacafarm.spec.base import Problem, Strict, refuse
@@ -92,11 +93,13 @@ def combine(spec: CombineSpec, inputs: Inputs, ctx: Context) -> None:
     Nothing is scored again: every member has left its scores of the same measured pairs.
     """
     members = [inputs[f"member_{number}"] for number in range(len(inputs))]
-    together = Ensemble(
-        combine=spec.combine,
-        std_coef=spec.std_coef,
-        shifts=aligning_shifts([member.facts["reward_mean"] for member in members]),
-    )
+    means = [member.facts["reward_mean"] for member in members]
+    if None in means:  # how a manifest has a NaN
+        raise ArtifactError(
+            f"member {means.index(None)} of the ensemble gives scores that are no numbers: its training "
+            "diverged; lower the reward model's optim.lr"
+        )
+    together = Ensemble(combine=spec.combine, std_coef=spec.std_coef, shifts=aligning_shifts(means))
     pairs = combined_pairs(
         [read_rows(member.path / "measured.jsonl", ScoredPair) for member in members], together
     )

@@ -153,3 +153,9 @@ def test_a_score_that_is_the_length_correlates_with_it_fully():
 
 def test_ties_alone_have_no_accuracy():
     assert rm.accuracy([PAIRS[-1]]) is None
+
+
+def test_a_model_that_diverged_is_measured_as_not_a_number():
+    found = rm.measurements([replace(p, score_2=math.nan) for p in PAIRS], held_out=5)
+    assert math.isnan(found["reward_mean"])
+    assert math.isnan(found["reward_std"])

@@ -10,6 +10,7 @@ from transformers import AutoModelForSequenceClassification
 
 from alpacafarm.artifacts import ensemble
 from alpacafarm.data.rows import read_rows
+from alpacafarm.errors import ArtifactError
 from alpacafarm.methods import ppo, rm, rm_ensemble
 from alpacafarm.models.load import reward_from_policy
 from alpacafarm.ports import Artifact
@@ -102,6 +103,15 @@ def test_combined_scores_are_those_of_the_members_brought_to_one_mean(members, t
     torch.testing.assert_close(found, expected)
     assert {k: together.facts[k] for k in MEASUREMENTS} == rm.measurements(measured(together), held_out=4)
     assert (together.facts["members"], together.facts["end_with_eos"]) == (2, True)
+
+
+def test_a_member_that_diverged_is_named(members, tmp_path):
+    tiny, (good, other) = members
+    diverged = replace(other, facts={**other.facts, "reward_mean": None})
+    settings = rm_ensemble.CombineSpec(combine="mean", std_coef=None)
+    ctx = replace(tiny, home=tmp_path).context("diverged")
+    with pytest.raises(ArtifactError, match=r"^member 1 .* no numbers: its training diverged; lower .*lr"):
+        rm_ensemble.combine(settings, {"member_0": good, "member_1": diverged}, ctx)
 
 
 @pytest.mark.parametrize("together", COMBINATIONS, indirect=True)
