@@ -49,6 +49,13 @@ class Preference(Pair):
 
 
 @dataclass(frozen=True)
+class Thumb(Example):
+    """One answer with a thumb up or down."""
+
+    desirable: bool = True
+
+
+@dataclass(frozen=True)
 class ScoredPair:
     """A judged pair as a reward model sees it: raw scores, and response tokens as they were scored."""
 

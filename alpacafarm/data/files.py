@@ -7,6 +7,7 @@ import io
 import json
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,15 @@ from alpacafarm.data.plan import FileRows
 from alpacafarm.data.rows import write_rows
 from alpacafarm.errors import SpecError
 from alpacafarm.ports import Context, Inputs
-from alpacafarm.types import Example, Preference
+from alpacafarm.types import Example, Preference, Thumb
 
 Located = Iterator[tuple[str, Any]]  # "file:line" or "file[index]", and what stands there
 ANSWERED = ("sft", "val", "eval")  # splits of demonstrations and references: a row without one is malformed
 
 
 def read(spec: FileRows, inputs: Inputs, ctx: Context) -> None:
-    """Writes `rows.jsonl` (examples) or `pairs.jsonl` (preferences); SpecError names file, line, reason."""
+    """Writes `rows.jsonl` (examples, thumbs) or `pairs.jsonl` (preferences); SpecError names file, line,
+    reason."""
     location = str(inputs["file"].path)
     if spec.shape == "preferences":
         pairs = [
@@ -29,6 +31,11 @@ def read(spec: FileRows, inputs: Inputs, ctx: Context) -> None:
             for i, (where, row) in enumerate(located(location))
         ]
         write_rows(ctx.out / "pairs.jsonl", _some(pairs, location))
+    elif spec.shape == "thumbs":
+        thumbs = [
+            thumb(row, f"{spec.split}-{i:06d}", where) for i, (where, row) in enumerate(located(location))
+        ]
+        write_rows(ctx.out / "rows.jsonl", _some(thumbs, location))
     else:
         answered = spec.split in ANSWERED
         rows = [
@@ -197,6 +204,28 @@ def preference(row: Any, row_id: str, where: str) -> Preference:
         1.5 if value == 0 else float(value),  # 0 is how older AlpacaFarm files write a tie
         str(fields.get("annotator") or "recorded"),
     )
+
+
+def thumb(row: Any, row_id: str, where: str) -> Thumb:
+    """`instruction, input, output, desirable`, or `prompt, completion, label` (text or chat)."""
+    fields = _mapping(row, where)
+    if "completion" in fields:
+        prompt = _prompt(fields, where)
+        answer = _answer(fields["completion"], "completion", where)
+        return Thumb(row_id, prompt, "", answer, desirable=_claim(fields, "label", where))
+    told = example(fields, row_id, where, answered=True)
+    return Thumb(**asdict(told), desirable=_claim(fields, "desirable", where))
+
+
+def _claim(fields: Mapping[str, Any], name: str, where: str) -> bool:
+    """True or false, also as the text that a CSV file has."""
+    value = fields.get(name)
+    if isinstance(value, str):
+        value = {"true": True, "false": False}.get(value.strip().lower(), value)
+    if not isinstance(value, bool):
+        have = ", ".join(map(str, fields)) or "nothing"
+        raise SpecError(f"{where}: {name}={value!r} must be true or false; the row has {have}")
+    return value
 
 
 def _mapping(row: Any, where: str) -> Mapping[str, Any]:

@@ -28,7 +28,7 @@ class FileRows(Strict):
     """Rows of one of the user's files. The file itself is an input, by its content."""
 
     split: str
-    shape: Literal["examples", "preferences"]
+    shape: Literal["examples", "preferences", "thumbs"]
 
 
 def rows(up: Upstream, data: WorldData | FilesData, split: str) -> Stage:
@@ -69,6 +69,13 @@ def pairs_from_file(up: Upstream, key: str, location: str) -> Node:
         inputs={"file": source_node(key, location)},
         uses_model=False,
     )
+
+
+def thumbs(up: Upstream, location: str) -> Stage:
+    """The user's own answers with thumbs, as rows."""
+    source = {"file": source_node("data.thumbs", location)}
+    file_rows = FileRows(split="thumbs", shape="thumbs")
+    return _rows_stage(up, "thumbs", "alpacafarm.data.files:read", file_rows, source)
 
 
 def source_node(key: str, location: str, kind: Kind = Kind.ROWS) -> Given:

@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 from alpacafarm.artifacts.files import write_aside
 from alpacafarm.errors import ArtifactError
-from alpacafarm.types import Example, Output, Pair, Preference, ScoredPair
+from alpacafarm.types import Example, Output, Pair, Preference, ScoredPair, Thumb
 
-Row = TypeVar("Row", Example, Output, Pair, Preference, ScoredPair)
+Row = TypeVar("Row", Example, Output, Pair, Preference, ScoredPair, Thumb)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -106,7 +106,7 @@ def plan(spec: Spec, up: Upstream) -> Stage:
     pairs = up.preferences()
     inputs: dict[str, Node] = {"init": up.sft(), "pairs": pairs}
     if spec.loss not in WITHOUT_REFERENCE:
-        inputs["reference"] = reference_stage(up, pairs)
+        inputs["reference"] = reference_stage(up, {"pairs": pairs})
     return trained(
         "alpacafarm.methods.dpo:train",
         spec,

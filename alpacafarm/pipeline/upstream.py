@@ -58,6 +58,10 @@ class SpecUpstream:
     def rows(self, split: str) -> Node:
         return self._found(Kind.ROWS, lambda: data_plan.rows(self, self.spec.data, split))
 
+    def thumbs(self) -> Node | None:
+        location = None if self.spec.data.kind == "world" else self.spec.data.thumbs
+        return self._found(Kind.ROWS, lambda: data_plan.thumbs(self, location)) if location else None
+
     def stage(
         self,
         name: str,

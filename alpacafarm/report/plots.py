@@ -41,6 +41,12 @@ PANELS: tuple[Panel, ...] = (
     ("Responses that end", "share of responses", ("eos_rate",)),
     ("Accuracy", "share of pairs", ("accuracy",)),
     ("Margin", "nats", ("margin",)),
+    (
+        "Log-ratio to reference",
+        "nats per response",
+        ("logratio/chosen", "logratio/rejected", "logratio/desirable", "logratio/undesirable"),
+    ),
+    ("Log-probability", "nats per response", ("logprob/chosen", "logprob/rejected")),
     ("Gradient norm", "norm before clipping", ("grad_norm",)),
     ("Learning rate", "step size", ("lr",)),
 )

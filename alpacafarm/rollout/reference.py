@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from alpacafarm.ports import Artifact, Context, Engine, Inputs, Upstream
 from alpacafarm.rollout.order import by_length
 from alpacafarm.spec.base import Strict
 from alpacafarm.stage import Kind, Node, Stage, content_key
-from alpacafarm.types import Preference
+from alpacafarm.types import Preference, Thumb
 
 if TYPE_CHECKING:
     from alpacafarm.text.collate import Tokens
@@ -26,15 +26,15 @@ class ReferenceSpec(Strict):
     """Nothing: policy and responses are inputs, and methods with other losses share what is measured."""
 
 
-def reference_stage(up: Upstream, pairs: Node) -> Stage:
-    """Log-probabilities of both responses of every pair under the SFT model."""
+def reference_stage(up: Upstream, judged: Mapping[str, Node]) -> Stage:
+    """Log-probabilities under the SFT model of all responses of `judged`: of `pairs` or of `thumbs`."""
     stage = up.stage(
         "reference",
         "alpacafarm.rollout.reference:measure",
         ReferenceSpec(),
         makes=Kind.LOGPROBS,
-        inputs={"policy": up.sft(), "pairs": pairs},
-        needs="one forward pass over the pairs",
+        inputs={"policy": up.sft(), **judged},
+        needs="one forward pass over the responses",
     )
     return replace(stage, seed=0)  # nothing is drawn
 
@@ -42,11 +42,17 @@ def reference_stage(up: Upstream, pairs: Node) -> Stage:
 def measure(spec: ReferenceSpec, inputs: Inputs, ctx: Context) -> None:
     """Writes `logprobs.jsonl`: for each response its exact tokens' fingerprint and log-probability."""
     from alpacafarm.training.pairs import tokenised
+    from alpacafarm.training.thumbs import tokenised_thumbs
 
     tokenizer = ctx.tokenizer(inputs["policy"])
-    judged = read_rows(inputs["pairs"].path / "pairs.jsonl", Preference)
-    pairs = tokenised(judged, tokenizer, ctx, purpose="a policy")
-    write_logprobs([*pairs.first, *pairs.second], inputs["policy"], ctx)
+    if "thumbs" in inputs:
+        thumbs = read_rows(inputs["thumbs"].path / "rows.jsonl", Thumb)
+        rows = tokenised_thumbs(thumbs, tokenizer, ctx).rows
+    else:
+        judged = read_rows(inputs["pairs"].path / "pairs.jsonl", Preference)
+        pairs = tokenised(judged, tokenizer, ctx, purpose="a policy")
+        rows = [*pairs.first, *pairs.second]
+    write_logprobs(rows, inputs["policy"], ctx)
 
 
 def write_logprobs(rows: Sequence[Tokens], weights: Artifact, ctx: Context) -> None:
@@ -74,7 +80,7 @@ def read_logprobs(artifact: Artifact, rows: Sequence[Tokens]) -> list[float]:
     missing = sum(key not in known for key in keys)
     if missing:
         raise ArtifactError(
-            f"{path}: {missing} of {len(rows)} responses are not in it: it was measured on other pairs, "
+            f"{path}: {missing} of {len(rows)} responses are not in it: it was measured on others, "
             f"with another tokenizer or under other token limits; {AGAIN}"
         )
     return [known[key] for key in keys]

@@ -38,6 +38,7 @@ class FilesData(Strict):
     eval: str | None
     preferences: str | None  # judged pairs: what people said,
     simulated_preferences: str | None  # and what simulated annotators said
+    thumbs: str | None  # single answers, each with a thumb up or down
 
 
 DataSpec = Annotated[WorldData | FilesData, Field(discriminator="kind")]

@@ -217,6 +217,14 @@ TABLE = [
         "method=ipo method.fidelity=published",
         r"^method\.fidelity=published: the original has DPO alone, .*; set method\.fidelity=corrected",
     ),
+    wrong(
+        f"method=kto {FILES} data.thumbs={{rows}} eval=none",
+        r"^method\.unpaired=false: .* data\.thumbs names single answers; set method\.unpaired=true .* or",
+    ),
+    wrong(
+        f"method=kto {FILES} data.thumbs={{nothing}} method.unpaired=true eval=none",
+        r"^data\.thumbs=/.*nothing: there is no such file; set data\.thumbs to",
+    ),
     wrong("method=dpo method.beta=0", r"^method\.beta=0: must be greater than 0; set method\.beta above 0"),
     wrong(
         "method=reward_condition "

@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from alpacafarm.methods import dpo, ppo, reinforce, reward_condition, rm, sft
+from alpacafarm.methods import dpo, kto, ppo, reinforce, reward_condition, rm, sft
 from alpacafarm.ports import Artifact, Dist
 from alpacafarm.rollout import reference
 from alpacafarm.spec.cluster import ClusterSpec
 from alpacafarm.stage import Kind
 from tests.unit.methods.conftest import CLUSTER, at, ensemble_at, optim
 from tests.unit.methods.test_dpo import spec as pairwise_spec
+from tests.unit.methods.test_kto import spec as kto_spec
 from tests.unit.methods.test_ppo import inputs, spec
 from tests.unit.methods.test_reinforce import spec as critic_free_spec
 
@@ -65,6 +66,17 @@ def train_all(dist: Dist, home: str, stages: list[int | None]) -> None:
         runs["dpo"] = (
             dpo.train,
             pairwise_spec(optim=even, correction="robust", flip_probability=0.1),
+            {"init": tiny.policy, "pairs": pairs, **measured},
+        )
+        ctx = tiny.context(f"mismatched-{stage}", cluster=cluster(stage), dist=dist)
+        kto.measure_mismatched(
+            kto.MismatchedSpec(unpaired=True), {"policy": tiny.policy, "pairs": pairs}, ctx
+        )
+        dist.barrier()
+        measured["mismatched_reference"] = Artifact(ctx.out, Kind.LOGPROBS, "mismatched")
+        runs["kto"] = (
+            kto.train,
+            kto_spec(optim=even, unpaired=True),
             {"init": tiny.policy, "pairs": pairs, **measured},
         )
         for name, (train, settings, given) in runs.items():

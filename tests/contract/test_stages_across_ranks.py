@@ -42,7 +42,7 @@ def read(path: Path) -> Log:
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
-@pytest.mark.parametrize("method", ["sft", "reward_condition", "rm", "ppo", "grpo", "dpo"])
+@pytest.mark.parametrize("method", ["sft", "reward_condition", "rm", "ppo", "grpo", "dpo", "kto"])
 def test_losses_are_those_of_plain_torch_on_one_rank(logs, method, stage):
     plain, sharded = logs[f"{method}-None"], logs[f"{method}-{stage}"]
     assert len(plain) == len(sharded) >= 2
@@ -58,6 +58,13 @@ def test_rollouts_are_the_same_responses_on_any_number_of_ranks(logs, stage):
         for name in first:
             plain = logs[f"{method}-None"][0][name]
             assert logs[f"{method}-{stage}"][0][name] == pytest.approx(plain, abs=1e-5)
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_the_reference_point_is_that_of_the_whole_step(logs, stage):
+    points = [row["reference_point"] for row in logs["kto-None"]]
+    assert points[0] < 1e-5 < points[-1]
+    assert [row["reference_point"] for row in logs[f"kto-{stage}"]] == pytest.approx(points, abs=1e-5)
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])

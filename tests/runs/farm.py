@@ -61,6 +61,7 @@ METHOD: dict[str, tuple[str, ...]] = {
     "feedme": ("method.optim.batch_size=16",),
     "dpo": ("method.optim.batch_size=8",),
     "simpo": ("method.optim.batch_size=8",),
+    "kto": ("method.optim.batch_size=16",),
     "reward_condition": ("method.optim.batch_size=16",),
 }
 # Settings of dpo: they differ in the loss alone, and not every test runs them all.

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from alpacafarm.data.files import example, located, preference, read
+from alpacafarm.data.files import example, located, preference, read, thumb
 from alpacafarm.data.plan import FileRows
+from alpacafarm.data.rows import read_rows
 from alpacafarm.errors import SpecError
 from alpacafarm.ports import Artifact
 from alpacafarm.stage import Kind
+from alpacafarm.types import Thumb
 
 ROW = {"instruction": "Say hi.", "input": "", "output": "Hi."}
 
@@ -73,6 +75,49 @@ def test_what_cannot_be_read_is_refused_by_its_place(tmp_path, name, content, me
     (tmp_path / name).write_bytes(content)
     with pytest.raises(SpecError, match=message):
         examples(tmp_path / name)
+
+
+LIKED = {"instruction": "Say hi.", "output": "Hi.", "desirable": True}
+
+
+def test_both_forms_of_thumbs_are_read(tmp_path):
+    chat = [{"role": "user", "content": "Say hi."}]
+    rows = [
+        LIKED,
+        {"prompt": "Say hi.", "completion": "No.", "label": False},
+        {"prompt": chat, "completion": [{"role": "assistant", "content": "Hi."}], "label": True},
+    ]
+    path = tmp_path / "thumbs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    read(FileRows(split="thumbs", shape="thumbs"), {"file": Artifact(path, Kind.ROWS, "k")}, Folder(tmp_path))
+    kept = read_rows(tmp_path / "rows.jsonl", Thumb)
+    assert [(t.id, t.instruction, t.output, t.desirable) for t in kept] == [
+        ("thumbs-000000", "Say hi.", "Hi.", True),
+        ("thumbs-000001", "Say hi.", "No.", False),
+        ("thumbs-000002", "Say hi.", "Hi.", True),
+    ]
+
+
+def test_thumbs_of_a_csv_file_are_words(tmp_path):
+    path = tmp_path / "thumbs.csv"
+    path.write_text("instruction,output,desirable\nq,a,true\nq,b,FALSE\n")
+    assert [thumb(row, "0", where).desirable for where, row in located(str(path))] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"desirable": 1}, r"here: desirable=1 must be true or false; the row has instruction, output"),
+        ({"desirable": "yes"}, "here: desirable='yes' must be true or false"),
+        ({"desirable": None}, "here: desirable=None must be true or false"),
+        ({"output": None}, "here: output=None must be text"),
+        ({"completion": "a"}, "here: prompt=null must be text"),
+        ({"completion": "a", "prompt": "b"}, "here: label=None must be true or false"),
+    ],
+)
+def test_a_malformed_thumb_is_refused(change, message):
+    with pytest.raises(SpecError, match=message):
+        thumb({**LIKED, **change}, "0", "here")
 
 
 class Folder:

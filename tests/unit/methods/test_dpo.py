@@ -218,6 +218,17 @@ def test_the_loss_of_a_pair_adds_the_likelihood_per_token():
         torch.testing.assert_close(loss(chosen, rejected), torch.tensor([math.log(2) + 0.5 * 2.0]))
 
 
+def test_length_normalised_log_ratios_are_per_token():
+    """4 nats over 2 tokens against 2 nats over 4."""
+    from alpacafarm.ops.preference import Side
+
+    chosen = Side(torch.tensor([-2.0]), torch.tensor([-6.0]), torch.tensor([2]))
+    rejected = Side(torch.tensor([-5.0]), torch.tensor([-7.0]), torch.tensor([4]))
+    for normalised, lead in ((False, 4.0 - 2.0), (True, 2.0 - 0.5)):
+        loss = dpo.chosen_loss(spec(beta=3.0, length_normalised=normalised))(chosen, rejected)
+        torch.testing.assert_close(loss, torch.tensor([math.log1p(math.exp(-3.0 * lead))]))
+
+
 @pytest.mark.parametrize(
     ("changes", "key", "message"),
     [
