@@ -6,14 +6,14 @@ SHELL := /bin/bash
 BIN := $(VENV)/bin
 READY := $(VENV)/.alpacafarm-ready
 
-# Of reproduce-table2; OVERRIDES are KEY=VALUE for every run, ROWS some of the table's rows.
+# OVERRIDES are KEY=VALUE for every run; the others are of reproduce-table2, ROWS some of its rows.
 SCALE ?= world
 SEEDS ?= 1,2,3
 DRY ?=
 ROWS ?=
 OVERRIDES ?=
 
-.PHONY: help install quickstart reproduce-table2 test check format lint types bench wheel clean
+.PHONY: help install quickstart reproduce-table2 overoptimisation test check format lint types bench wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -31,6 +31,12 @@ quickstart: $(READY) ## PPO on simulated feedback in the embedded world: no key,
 reproduce-table2: $(READY) ## the paper's Table 2; SEEDS=1,2,3 SCALE=world|7b DRY=1 (plan and cost only)
 	"$(BIN)/python" -m alpacafarm.table2 --scale "$(SCALE)" --seeds "$(SEEDS)" \
 		$(if $(filter-out 0,$(DRY)),--dry) $(if $(ROWS),--rows "$(ROWS)") $(OVERRIDES)
+
+overoptimisation: $(READY) ## win rates against proxy reward and KL: PPO over steps, best-of-n over n
+	"$(BIN)/python" -m alpacafarm.run -m recipe=overoptimisation hydra.sweep.dir=overoptimisation/ppo $(OVERRIDES)
+	"$(BIN)/python" -m alpacafarm.run -m recipe=overoptimisation_best_of_n \
+		hydra.sweep.dir=overoptimisation/best_of_n $(OVERRIDES)
+	"$(BIN)/python" -m alpacafarm.compare overoptimisation --out overoptimisation --name overoptimisation
 
 # Waiting threads sleep instead of spinning: on a busy machine a spinning second thread makes torch ten times slower.
 test: export OMP_WAIT_POLICY = PASSIVE

@@ -25,7 +25,8 @@ from alpacafarm.report.status import console
 from alpacafarm.report.table import title
 from alpacafarm.stage import Kind
 
-UNTOLD = ("store", "name", "action")  # keys of a command line that no result depends on
+ABSENT = "-"  # a setting that a run does not have
+UNTOLD = ("store", "name", "action", "recipe")  # no result depends on these; see `differing`
 
 
 @dataclass(frozen=True)
@@ -77,16 +78,24 @@ def short_names(paths: Sequence[Path]) -> list[str]:
 
 
 def differing(folders: Sequence[RunFolder]) -> list[str]:
-    """The keys of the command lines whose values are not the same in all runs."""
-    keys = dict.fromkeys(key for folder in folders for key in folder.overrides)
+    """The method, and the keys of the command lines, where they are not the same in all runs.
+
+    The recipe comes in where nothing else tells runs apart: all it does is to set other keys.
+    """
+    keys = dict.fromkeys(["method", *(key for folder in folders for key in folder.overrides)])
     asked = [key for key in keys if key not in UNTOLD and not key.startswith(("hydra.", "cluster"))]
-    return [key for key in asked if len({setting(folder, key) for folder in folders}) > 1]
+    found = [key for key in asked if len({setting(folder, key) for folder in folders} - {ABSENT}) > 1]
+    return found if distinct(folders, found) else [*(["recipe"] if "recipe" in keys else []), *found]
+
+
+def distinct(folders: Sequence[RunFolder], keys: Sequence[str]) -> bool:
+    return len({tuple(setting(folder, key) for key in keys) for folder in folders}) == len(folders)
 
 
 def setting(folder: RunFolder, key: str) -> str:
     """The value in the run's spec, as JSON writes it; of a group or a recipe what the command line said.
 
-    `-` where the run knows no such key.
+    ABSENT where the run knows no such key.
     """
     node: Any = folder.spec
     for part in key.replace("/", ".").split("."):
@@ -94,7 +103,7 @@ def setting(folder: RunFolder, key: str) -> str:
     if isinstance(node, Mapping) and key not in folder.overrides:
         node = node.get("name", node.get("kind"))
     if node is None or isinstance(node, Mapping):
-        return folder.overrides.get(key, "-")
+        return folder.overrides.get(key, ABSENT)
     return node if isinstance(node, str) else json.dumps(node)
 
 
@@ -123,9 +132,11 @@ def columns(runs: Sequence[Compared]) -> list[Column]:
     return sorted(found, key=lambda column: order.index(column.label.partition(" (")[0]))
 
 
-def cells(runs: Sequence[Compared]) -> tuple[list[tuple[str, str]], list[list[str]]]:
+def cells(
+    runs: Sequence[Compared], without: Sequence[str] = ()
+) -> tuple[list[tuple[str, str]], list[list[str]]]:
     """The table as text: heads (what, by whom or in what unit), and a line of cells for each run."""
-    shown = columns(runs)
+    shown = [c for c in columns(runs) if c.label not in without]
     keys = list(runs[0].settings) if runs else []
     models = {run.reward_model for run in runs if run.reward_model}
     heads = [("run", ""), *((key, "") for key in keys)]
@@ -182,11 +193,13 @@ def as_html(name: str, runs: Sequence[Compared]) -> str:
 
 
 def show(runs: Sequence[Compared]) -> None:
-    heads, lines = cells(runs)
+    """The table on the console, which has no room for all of it."""
+    heads, lines = cells(runs, without=("gold score", "null (SFT redrawn)"))
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for place, (what, of) in enumerate(heads):
         is_number = place > len(runs[0].settings)
-        shown.add_column(f"{what}\n{of}" if of else what, justify="right" if is_number else "left")
+        head = f"{what}\n{of}" if of else what
+        shown.add_column(head, justify="right" if is_number else "left", min_width=11 if is_number else 1)
     for line in lines:
         shown.add_row(*map(Text, line))
     out = console()

@@ -40,7 +40,8 @@ MEANINGS = (
     "against text-davinci-003; ours: these runs, by their judge; gold: the same outputs by the embedded "
     "world's true preference; sim: trained on simulated feedback; human: on human feedback.",
     "The first error is over instructions (of one run, the mean over seeds), the second over seeds (of the "
-    "mean). In brackets the rank in the column.",
+    "mean); KL, proxy reward and length have the second only. In brackets the rank in the column. LLaMA 7B "
+    "stands for the base model of these runs.",
     "null: SFT redrawn against SFT. KL in nats per response, for best-of-n the analytic bound. Length in "
     "characters. own stages: time in stages that no other row needs, and in the row's policy and evaluation.",
 )

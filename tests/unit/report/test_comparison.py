@@ -160,3 +160,13 @@ def test_beginning_again_takes_the_old_outcome_away(tmp_path):
     folder.begin(path, "{}", [])
     assert folder.read(path).state == "unfinished"
     assert folder.read(path).overrides == {}
+
+
+def test_a_recipe_is_a_setting_only_where_nothing_else_tells_runs_apart(tmp_path):
+    make(tmp_path / "a", ["recipe=one", "method.steps=4"], spec(4), result(30.0))
+    make(
+        tmp_path / "b", ["recipe=two", "method.n=4"], {"method": {"name": "best_of_n", "n": 4}}, result(30.0)
+    )
+    assert list(read(tmp_path)[0].settings) == ["method"]  # a key that one alone has tells nothing
+    make(tmp_path / "c", ["recipe=three", "method.steps=4"], spec(4), result(30.0))
+    assert [run.settings["recipe"] for run in read(tmp_path)] == ["one", "two", "three"]
