@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # a plan is made and printed without torch
 
 B = TypeVar("B", bound="Batch")
 LossFn = Callable[[B], "tuple[Tensor, Mapping[str, Tensor]]"]  # sums over the batch, never means
-Head = Literal["language", "reward", "actor_critic"]
+Head = Literal["language", "anchored", "reward", "actor_critic"]
 
 
 @dataclass(frozen=True)
@@ -212,8 +212,9 @@ class Context(Protocol):
         """An engine to train. `critic` is the reward model that an actor's value network starts from (of an
         ensemble, its first member).
 
-        A language model learns `control_tokens` on top of its vocabulary; it reads them and never says them.
-        `seed` is that of what is drawn anew (a head, adapters), else the stage's.
+        An `anchored` language model has a frozen copy of `weights` beside it and tells its KL to that. A
+        language model learns `control_tokens` on top of its vocabulary; it reads them and never says them.
+        `seed` is that of what is drawn anew (a head, adapters, embeddings), else the stage's.
         """
         ...
 

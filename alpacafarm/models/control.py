@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def give_rows(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, known: int, seed: int) -> None:
-    """Embeddings for every token of `tokenizer` from id `known` on.
+    """Embeddings for every token of `tokenizer` from id `known` on; no control token is ever said.
 
     Each row is the mean of the known tokens' rows plus noise of their standard deviation, both per dimension,
     as alpaca_farm's `stable_resize_token_embeddings` has it for Quark: equal rows would make the new tokens
@@ -24,6 +24,9 @@ def give_rows(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, kn
     added.
     """
     size = len(tokenizer)
+    set_special_ids(policy, tokenizer)
+    if size == known:
+        return
     if size > policy.get_input_embeddings().weight.size(0):
         with torch.random.fork_rng(devices=[]):
             policy.resize_token_embeddings(size, mean_resizing=False)
@@ -33,7 +36,6 @@ def give_rows(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, kn
         known_VH = weight_VH[:known].float()
         noise_NH = torch.randn(size - known, weight_VH.size(1), generator=generator)
         weight_VH[known:size] = known_VH.mean(0) + noise_NH * known_VH.std(0)
-    set_special_ids(policy, tokenizer)
 
 
 def unspoken_ids(policy: PreTrainedModel) -> list[int]:

@@ -1,4 +1,5 @@
-"""What is trained: a policy, a reward model, or a policy with a value network, all on `SequenceBatch`.
+"""What is trained: a policy, alone, beside its reference or with a value network, or a reward model; all on
+`SequenceBatch`.
 
 Only positions that predict response tokens reach the language-model head, and those in chunks: at 32k tokens
 of vocabulary the logits of a batch are larger than everything else together.
@@ -20,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alpacafarm.models.control import unspoken_ids
-from alpacafarm.ops.logprobs import token_stats
+from alpacafarm.ops.logprobs import token_stats, token_stats_beside
 from alpacafarm.text.collate import SequenceBatch
 
 if TYPE_CHECKING:
@@ -44,6 +45,14 @@ class ActorCriticStats(NamedTuple):
     value_BT: Tensor
 
 
+class AnchoredStats(NamedTuple):
+    """Zero on padding, all in nats. KL of the policy to its anchor, exact: over the whole vocabulary."""
+
+    logprob_BT: Tensor
+    entropy_BT: Tensor
+    kl_BT: Tensor
+
+
 class LanguageModel(nn.Module):
     """A causal language model that reports on response tokens."""
 
@@ -56,6 +65,41 @@ class LanguageModel(nn.Module):
     ) -> ResponseStats:
         hidden_NH = _predicting(_hidden(self.policy, batch), batch)
         return _response_stats(self.policy, hidden_NH, batch, temperature, with_entropy)
+
+
+class AnchoredModel(nn.Module):
+    """A policy beside the frozen reference that it should stay close to.
+
+    Both are one module, so that the logits of both can be computed together, a chunk at a time, and again in
+    the backward pass: under ZeRO-3 the module holds both heads whole all the while.
+    """
+
+    def __init__(self, policy: PreTrainedModel, reference: PreTrainedModel) -> None:
+        super().__init__()
+        self.policy = policy
+        self.reference = reference.requires_grad_(False)
+
+    def forward(
+        self, batch: SequenceBatch, plain: SequenceBatch, *, temperature: float = 1.0
+    ) -> AnchoredStats:
+        """`plain` has the same responses, to the prompts that the reference reads: without control tokens."""
+        assert batch.mask_BT.shape == plain.mask_BT.shape
+        with torch.no_grad():
+            reference_NH = _predicting(_hidden(self.reference, plain), plain)
+        stats = token_stats_beside(
+            _predicting(_hidden(self.policy, batch), batch),
+            spoken_logits_function(self.policy),
+            reference_NH,
+            spoken_logits_function(self.reference),
+            batch.response_BT[batch.mask_BT],
+            temperature=temperature,
+            chunk=_chunk(self.policy),
+        )
+        assert stats.entropy_N is not None
+        assert stats.kl_N is not None
+        return AnchoredStats(
+            *(_scatter(x_N, batch.mask_BT) for x_N in (stats.logprob_N, stats.entropy_N, stats.kl_N))
+        )
 
 
 class RewardModel(nn.Module):
@@ -158,13 +202,18 @@ def _response_stats(
         spoken_logits_function(policy),
         batch.response_BT[batch.mask_BT],
         temperature=temperature,
-        chunk=max(1, CHUNK_ELEMENTS // policy.config.get_text_config().vocab_size),
+        chunk=_chunk(policy),
         with_entropy=with_entropy,
     )
     return ResponseStats(
         logprob_BT=_scatter(stats.logprob_N, batch.mask_BT),
         entropy_BT=None if stats.entropy_N is None else _scatter(stats.entropy_N, batch.mask_BT),
     )
+
+
+def _chunk(policy: PreTrainedModel) -> int:
+    """Tokens whose logits are held at once."""
+    return max(1, CHUNK_ELEMENTS // int(policy.config.get_text_config().vocab_size))
 
 
 def _score(model: PreTrainedModel, hidden_NH: Tensor) -> Tensor:

@@ -62,12 +62,18 @@ def estimate(name: Estimator, logprob: Tensor, reference_logprob: Tensor) -> Ten
 def exact_kl(logits: Tensor, reference_logits: Tensor) -> Tensor:
     """KL(policy || reference) summed over the vocabulary, the last axis; float32 at least.
 
-    Logits are already divided by the temperature, and have no -inf.
+    Logits are already divided by the temperature. Those of -inf are tokens that cannot occur.
     """
     dtype = torch.promote_types(logits.dtype, torch.float32)
     logprob = F.log_softmax(logits.to(dtype), dim=-1)
-    reference_logprob = F.log_softmax(reference_logits.to(dtype), dim=-1)
-    return (logprob.exp() * (logprob - reference_logprob)).sum(-1)
+    return divergence(logprob, F.log_softmax(reference_logits.to(dtype), dim=-1))
+
+
+def divergence(logprob: Tensor, reference_logprob: Tensor) -> Tensor:
+    """`exact_kl` of log-probabilities of the whole vocabulary."""
+    log_ratio = logprob - reference_logprob
+    log_ratio = log_ratio.masked_fill(logprob == -torch.inf, 0)  # 0 * log 0 is 0, whatever the reference says
+    return (logprob.exp() * log_ratio).sum(-1)
 
 
 def adapted(

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from alpacafarm.ops.kl import divergence
 from alpacafarm.ops.masked import zero_padding
 
 
@@ -20,6 +21,7 @@ from alpacafarm.ops.masked import zero_padding
 class TokenStats:
     logprob_N: Tensor
     entropy_N: Tensor | None  # nats
+    kl_N: Tensor | None = None  # nats
 
 
 def token_logprobs(logits_NV: Tensor, target_N: Tensor, *, temperature: float) -> Tensor:
@@ -57,6 +59,26 @@ def token_stats(
 
     logprob_N, *rest = in_chunks(stats, hidden_NH, target_N, chunk=chunk)
     return TokenStats(logprob_N, rest[0] if with_entropy else None)
+
+
+def token_stats_beside(
+    hidden_NH: Tensor,
+    head: Callable[[Tensor], Tensor],
+    reference_NH: Tensor,
+    reference_head: Callable[[Tensor], Tensor],
+    target_N: Tensor,
+    *,
+    temperature: float,
+    chunk: int,
+) -> TokenStats:
+    """`token_stats` with entropies and with the exact KL of the two next-token distributions."""
+
+    def stats(hidden_CH: Tensor, reference_CH: Tensor, target_C: Tensor) -> tuple[Tensor, ...]:
+        logprob_CV = _log_softmax(head(hidden_CH), temperature)
+        kl_C = divergence(logprob_CV, _log_softmax(reference_head(reference_CH), temperature))
+        return _pick(logprob_CV, target_C), _entropy(logprob_CV), kl_C
+
+    return TokenStats(*in_chunks(stats, hidden_NH, reference_NH, target_N, chunk=chunk))
 
 
 def in_chunks(function: Callable[..., tuple[Tensor, ...]], *inputs: Tensor, chunk: int) -> tuple[Tensor, ...]:

@@ -72,9 +72,8 @@ class StageContext:
         seed: int | None = None,
     ) -> Engine:
         from alpacafarm.models import heads, load
-        from alpacafarm.models.control import give_rows
 
-        assert head == "language" or not control_tokens, f"{head} has no room for control tokens"
+        assert head in ("language", "anchored") or not control_tokens, f"{head} reads no control tokens"
         path, dtype = model_path(weights), self.model.dtype
         tokenizer = self.tokenizer(weights, control_tokens)
         seed = self.seed if seed is None else seed
@@ -88,15 +87,26 @@ class StageContext:
             value = load.load_reward(model_path(critic), **revision(critic), dtype=dtype)
             module = heads.ActorCritic(policy, value, value_lr_scale=value_lr_scale)
         else:
-            policy = load.load_policy(path, **revision(weights), dtype=dtype)
-            if control_tokens:
-                give_rows(policy, tokenizer, known=len(self.tokenizer(weights)), seed=self.seed)
-            module = heads.LanguageModel(policy)
+            module = heads.LanguageModel(self._policy(weights, tokenizer, seed))
         if self.model.lora is not None:
             from alpacafarm.models.lora import apply_lora
 
             apply_lora(module, self.model.lora, seed=seed)
+        if head == "anchored":  # after the adapters, which the anchor has none of
+            assert isinstance(module, heads.LanguageModel)
+            module = heads.AnchoredModel(module.policy, self._policy(weights, tokenizer, seed))
         return self._engine(module, optim, tokenizer)
+
+    def _policy(
+        self, weights: Artifact, tokenizer: PreTrainedTokenizerBase, seed: int
+    ) -> PreTrainedModel:
+        """With embeddings for what `tokenizer` has on top of the weights' own one."""
+        from alpacafarm.models.control import give_rows
+        from alpacafarm.models.load import load_policy
+
+        policy = load_policy(model_path(weights), **revision(weights), dtype=self.model.dtype)
+        give_rows(policy, tokenizer, known=len(self.tokenizer(weights)), seed=seed)
+        return policy
 
     def from_nothing(self, tokenizer: PreTrainedTokenizerBase, optim: OptimSpec) -> Engine:
         from alpacafarm.models import heads, load

@@ -61,6 +61,15 @@ def test_the_global_generator_is_left_alone():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_a_token_that_was_there_keeps_its_row_and_is_not_said_either():
+    policy, tokenizer = tiny.policy(), tiny.tokenizer()
+    before = policy.get_input_embeddings().weight.clone()
+    add_control_tokens(tokenizer, ["w7"])
+    give_rows(policy, tokenizer, known=V, seed=0)
+    assert torch.equal(policy.get_input_embeddings().weight, before)
+    assert unspoken_ids(policy) == [7]
+
+
 def test_likelihoods_are_those_of_what_can_be_said():
     policy, _ = conditioned()
     stats = LanguageModel(policy)(collate(ROWS, tiny.PAD), with_entropy=True)

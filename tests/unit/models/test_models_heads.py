@@ -3,7 +3,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from alpacafarm.models import heads
-from alpacafarm.models.heads import ActorCritic, LanguageModel, RewardModel
+from alpacafarm.models.heads import ActorCritic, AnchoredModel, LanguageModel, RewardModel
 from alpacafarm.text.collate import Tokens, collate
 from tests.unit.models import tiny
 
@@ -55,6 +55,55 @@ def test_a_batch_without_response_tokens_still_has_a_graph():
     (stats.logprob_BT.sum() + stats.entropy_BT.sum()).backward()
     assert stats.logprob_BT.shape == (1, 1)
     assert all(p.grad is None or not p.grad.any() for p in module.parameters())
+
+
+def anchored() -> AnchoredModel:
+    return AnchoredModel(tiny.policy(seed=0), tiny.policy(seed=1))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_the_kl_to_the_anchor_is_that_of_the_models_own_logits(temperature):
+    """The anchor reads another prompt, as where a control token stands before the policy's."""
+    module = anchored()
+    rows = tiny.rows(5)
+    plain = [Tokens(row.prompt[1:] or (2,), row.response) for row in rows]
+    stats = module(collate(rows, tiny.PAD), collate(plain, tiny.PAD), temperature=temperature)
+    for b, (row, other) in enumerate(zip(rows, plain, strict=True)):
+        logprob_TV, anchor_TV = (
+            model(torch.tensor([read.prompt + read.response])).logits[0, len(read.prompt) - 1 : -1]
+            for model, read in ((module.policy, row), (module.reference, other))
+        )
+        logprob_TV, anchor_TV = ((x / temperature).log_softmax(-1) for x in (logprob_TV, anchor_TV))
+        expected_T = (logprob_TV.exp() * (logprob_TV - anchor_TV)).sum(-1)
+        kl_T = stats.kl_BT[b]
+        torch.testing.assert_close(kl_T[: len(row.response)], expected_T, rtol=1e-5, atol=1e-5)
+        assert not kl_T[len(row.response) :].any()
+    own = LanguageModel(module.policy)(collate(rows, tiny.PAD), temperature=temperature, with_entropy=True)
+    torch.testing.assert_close(stats.logprob_BT, own.logprob_BT)
+    torch.testing.assert_close(stats.entropy_BT, own.entropy_BT)
+
+
+def test_the_kl_to_a_copy_is_zero_and_flat():
+    module = AnchoredModel(tiny.policy(), tiny.policy())
+    batch = collate(tiny.rows(5), tiny.PAD)
+    kl = module(batch, batch).kl_BT
+    kl.sum().backward()
+    torch.testing.assert_close(kl, torch.zeros_like(kl), rtol=0, atol=1e-6)
+    for parameter in module.policy.parameters():  # a minimum
+        torch.testing.assert_close(parameter.grad, torch.zeros_like(parameter), rtol=0, atol=1e-5)
+
+
+def test_an_anchored_model_is_the_same_in_chunks_and_its_anchor_is_not_trained(monkeypatch):
+    batch = collate(tiny.rows(6), tiny.PAD)
+    found = []
+    for elements in (2**25, 3 * tiny.VOCABULARY):
+        monkeypatch.setattr(heads, "CHUNK_ELEMENTS", elements)
+        module = anchored()
+        stats = module(batch, batch)
+        (stats.logprob_BT.sum() + stats.entropy_BT.sum() + stats.kl_BT.sum()).backward()
+        assert all(p.grad is None for p in module.reference.parameters())
+        found.append((stats.kl_BT.detach(), [p.grad for p in module.policy.parameters()]))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-5)
 
 
 def reward(architecture: str = "llama"):

@@ -41,6 +41,19 @@ def test_exact_kl_between_two_tokens_has_its_closed_form():
     torch.testing.assert_close(exact_kl(logits, reference_logits), expected)
 
 
+def test_tokens_that_cannot_occur_count_nothing():
+    logits, reference_logits = torch.randn(2, 3, 16, generator=torch.Generator().manual_seed(0)).double()
+    expected = exact_kl(logits[:, :12], reference_logits[:, :12])
+    never = torch.arange(16) >= 12
+    policy = logits.masked_fill(never, -torch.inf).requires_grad_()
+    reference = reference_logits.masked_fill(never, -torch.inf)
+    found = exact_kl(policy, reference)
+    torch.testing.assert_close(found, expected)
+    slope = gradient(found.sum(), policy)
+    assert torch.isfinite(slope).all()
+    assert not slope[:, 12:].any()
+
+
 def test_exact_kl_of_bfloat16_logits_is_computed_in_float32():
     logits, reference_logits = torch.randn(2, 16, generator=torch.Generator().manual_seed(0)).bfloat16()
     expected = exact_kl(logits.double(), reference_logits.double()).float()

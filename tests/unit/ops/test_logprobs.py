@@ -4,7 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from alpacafarm.ops.logprobs import entropy, in_chunks, sequence_sum, token_logprobs, token_stats
+from alpacafarm.ops.kl import exact_kl
+from alpacafarm.ops.logprobs import (
+    entropy,
+    in_chunks,
+    sequence_sum,
+    token_logprobs,
+    token_stats,
+    token_stats_beside,
+)
 
 
 @pytest.fixture
@@ -152,3 +160,34 @@ def test_sequence_sum_is_per_row_and_blind_to_padding():
     x_BT = torch.tensor([[math.nan, 1.0, 2.0], [3.0, -math.inf, -math.inf]])
     mask_BT = torch.tensor([[0, 1, 1], [1, 0, 0]])
     torch.testing.assert_close(sequence_sum(x_BT, mask_BT), torch.tensor([3.0, 3.0]))
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 7, 100])
+def test_stats_beside_a_reference_are_those_of_whole_logits_in_any_chunks(chunk):
+    torch.manual_seed(0)
+    weight, reference_weight = torch.randn(2, 16, 5, dtype=torch.float64)
+    hidden_NH, reference_NH = torch.randn(2, 7, 5, dtype=torch.float64)
+    weight.requires_grad_()
+    target_N = torch.tensor([0, 3, 15, 7, 7, 2, 9])
+    found = token_stats_beside(
+        hidden_NH,
+        lambda h: h @ weight.T,
+        reference_NH,
+        lambda h: h @ reference_weight.T,
+        target_N,
+        temperature=0.7,
+        chunk=chunk,
+    )
+    logits_NV, reference_NV = hidden_NH @ weight.T, reference_NH @ reference_weight.T
+    expected = (
+        token_logprobs(logits_NV, target_N, temperature=0.7),
+        entropy(logits_NV, temperature=0.7),
+        exact_kl(logits_NV / 0.7, reference_NV / 0.7),
+    )
+    torch.testing.assert_close((found.logprob_N, found.entropy_N, found.kl_N), expected)
+    factor_N = torch.randn(7, dtype=torch.float64)  # so that no sum hides a gradient in the wrong place
+    ours, theirs = (
+        torch.autograd.grad(sum((factor_N * x_N).sum() for x_N in stats), weight)[0]
+        for stats in ((found.logprob_N, found.entropy_N, found.kl_N), expected)
+    )
+    torch.testing.assert_close(ours, theirs)
