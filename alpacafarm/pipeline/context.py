@@ -97,9 +97,7 @@ class StageContext:
             module = heads.AnchoredModel(module.policy, self._policy(weights, tokenizer, seed))
         return self._engine(module, optim, tokenizer)
 
-    def _policy(
-        self, weights: Artifact, tokenizer: PreTrainedTokenizerBase, seed: int
-    ) -> PreTrainedModel:
+    def _policy(self, weights: Artifact, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
         """With embeddings for what `tokenizer` has on top of the weights' own one."""
         from alpacafarm.models.control import give_rows
         from alpacafarm.models.load import load_policy

@@ -54,7 +54,7 @@ ROWS = (
     Row("sft52k", "SFT 52k", Published(39.2, 1.7), Published(40.7, 1.7), ("method=sft", ALL_SPLITS)),
     Row("sft10k", "SFT 10k", Published(36.7, 1.7), Published(44.3, 1.7), ("method=sft",)),
     Row("feedme", "Binary FeedME", Published(36.6, 1.7), Published(37.9, 1.7), ("method=feedme",)),
-    Row("quark", "Quark", Published(35.6, 1.7), None, None, ON_POLICY),
+    Row("quark", "Quark", Published(35.6, 1.7), None, ("method=quark",), ON_POLICY),
     Row(
         "reward_condition",
         "Binary reward conditioning",

@@ -227,6 +227,20 @@ TABLE = [
     ),
     wrong("method=dpo method.beta=0", r"^method\.beta=0: must be greater than 0; set method\.beta above 0"),
     wrong(
+        "method=quark method.quantiles=200",
+        r"^method\.quantiles=200: must be at most method\.rollouts_per_step=128, .*; set method\.quant",
+    ),
+    wrong(
+        "method=quark method.train_on=all method.quantiles=1",
+        r"^method\.quantiles=1: must be at least 2 for method\.train_on=all: .*; set method\.quantiles=2 or",
+    ),
+    wrong("method=quark method.pool_steps=0", r"^method\.pool_steps=0: must be at least 1; set method\.pool"),
+    wrong(
+        "method=quark method.train_on=all "
+        "model.lora={{rank:8,alpha:16,dropout:0.0,targets:all-linear,export:adapter}}",
+        r"^model\.lora\.export=adapter: method=quark adds .*; set model\.lora\.export=merged",
+    ),
+    wrong(
         "method=reward_condition "
         "model.lora={{rank:8,alpha:16,dropout:0.0,targets:all-linear,export:adapter}}",
         r"^model\.lora\.export=adapter: method=reward_condition adds .*; set model\.lora\.export=merged",

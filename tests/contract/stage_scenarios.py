@@ -2,18 +2,22 @@
 
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
-from alpacafarm.methods import dpo, kto, ppo, reinforce, reward_condition, rm, sft
+from alpacafarm.methods import dpo, kto, ppo, quark, reinforce, reward_condition, rm, sft
+from alpacafarm.models import heads
 from alpacafarm.ports import Artifact, Dist
 from alpacafarm.rollout import reference
 from alpacafarm.spec.cluster import ClusterSpec
 from alpacafarm.stage import Kind
-from tests.unit.methods.conftest import CLUSTER, at, ensemble_at, optim
+from tests.unit.methods.conftest import ARCHITECTURE, CLUSTER, at, ensemble_at, optim
 from tests.unit.methods.test_dpo import spec as pairwise_spec
 from tests.unit.methods.test_kto import spec as kto_spec
 from tests.unit.methods.test_ppo import inputs, spec
+from tests.unit.methods.test_quark import spec as quark_spec
 from tests.unit.methods.test_reinforce import spec as critic_free_spec
 
+CHUNK = 7 * ARCHITECTURE.vocab_size  # logits; so few that ranks get different numbers of chunks
 BATCH = 7  # of 24 rows: uneven over two ranks and over micro-batches of 4, and a short last step
 
 
@@ -46,6 +50,18 @@ def train_all(dist: Dist, home: str, stages: list[int | None]) -> None:
             reward_condition.train,
             reward_condition.Spec(name="reward_condition", epochs=1, optim=even),
             {"init": tiny.policy, "pairs": pairs},
+        ),
+        "quark": (
+            quark.train,
+            quark_spec(
+                optim=even.model_copy(update={"batch_size": 8, "lr": 1e-2}),
+                steps=2,
+                train_on="all",
+                quantiles=3,
+                pool_steps=2,
+                kl_coef=30.0,  # large, so that the KL is seen in the loss
+            ),
+            inputs(tiny),
         ),
         "ppo": (
             ppo.train,
@@ -81,6 +97,7 @@ def train_all(dist: Dist, home: str, stages: list[int | None]) -> None:
         )
         for name, (train, settings, given) in runs.items():
             ctx = tiny.context(f"{name}-{stage}", cluster=cluster(stage), dist=dist)
-            train(settings, given, ctx)
+            with mock.patch.object(heads, "CHUNK_ELEMENTS", CHUNK):
+                train(settings, given, ctx)
             ctx.track.close()
             dist.barrier()

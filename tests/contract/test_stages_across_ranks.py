@@ -42,7 +42,7 @@ def read(path: Path) -> Log:
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
-@pytest.mark.parametrize("method", ["sft", "reward_condition", "rm", "ppo", "grpo", "dpo", "kto"])
+@pytest.mark.parametrize("method", ["sft", "reward_condition", "rm", "ppo", "quark", "grpo", "dpo", "kto"])
 def test_losses_are_those_of_plain_torch_on_one_rank(logs, method, stage):
     plain, sharded = logs[f"{method}-None"], logs[f"{method}-{stage}"]
     assert len(plain) == len(sharded) >= 2

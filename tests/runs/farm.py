@@ -62,6 +62,14 @@ METHOD: dict[str, tuple[str, ...]] = {
     "dpo": ("method.optim.batch_size=8",),
     "simpo": ("method.optim.batch_size=8",),
     "kto": ("method.optim.batch_size=16",),
+    "quark": (
+        "method.steps=3",
+        "method.rollouts_per_step=16",
+        "method.optim.batch_size=8",
+        "method.train_on=all",
+        "method.pool_steps=2",
+        "method.sampling.max_new_tokens=24",
+    ),
     "reward_condition": ("method.optim.batch_size=16",),
 }
 # Settings of dpo: they differ in the loss alone, and not every test runs them all.
