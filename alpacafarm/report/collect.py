@@ -20,9 +20,9 @@ from alpacafarm.stage import Kind
 
 LOST = ("dropped_prompts", "truncated_responses", "failed", "without_a_pair", "shortened_prompts")
 MEASURED = {  # of a reward model
-    "accuracy": "accuracy on held-out pairs {:.1f}%",
-    "ece": "calibration error {:.1f}%",
-    "length_correlation": "rank correlation of score and response length {:+.2f}",
+    "accuracy": "accuracy on {held_out} held-out pairs {accuracy:.1f}%",
+    "ece": "calibration error {ece:.1f}%",
+    "length_correlation": "rank correlation of score and response length {length_correlation:+.2f}",
 }
 
 
@@ -150,7 +150,7 @@ def _notes(spec: RunSpec, plan: Plan, by_key: Mapping[str, Artifact]) -> tuple[s
 def fact_notes(facts: Mapping[str, Any], kl_coef: float | None) -> list[str]:
     """A stage's facts in words. Counts of what was lost are told where they are not zero."""
     notes = [f"{facts[name]} {name.replace('_', ' ')}" for name in LOST if facts.get(name)]
-    measured = [text.format(facts[name]) for name, text in MEASURED.items() if facts.get(name) is not None]
+    measured = [text.format(**facts) for name, text in MEASURED.items() if facts.get(name) is not None]
     if measured:
         notes.append(", ".join(measured))
     if picked := facts.get("picked"):

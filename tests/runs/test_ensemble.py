@@ -25,7 +25,7 @@ def test_a_method_builds_on_an_ensemble_and_finds_it_again(perform, method):
     assert set(again.states.values()) == {"reused"}
     assert (ran.facts("rm_ensemble")["combine"], ran.facts("rm_ensemble")["members"]) == ("min", 2)
     report = (ran.folder / "report.html").read_text()
-    assert "rm_ensemble: accuracy on held-out pairs" in report
+    assert "rm_ensemble: accuracy on 4 held-out pairs" in report
 
 
 def test_another_combination_trains_no_member_anew(perform):

@@ -8,7 +8,7 @@ REWARD = {"held_out": 500, "accuracy": 71.25, "ece": 4.04, "length_correlation":
 def test_a_reward_model_tells_accuracy_calibration_and_length_correlation():
     (note,) = fact_notes(REWARD, None)
     assert note == (
-        "accuracy on held-out pairs 71.2%, calibration error 4.0%, "
+        "accuracy on 500 held-out pairs 71.2%, calibration error 4.0%, "
         "rank correlation of score and response length -0.31"
     )
 
