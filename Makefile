@@ -38,10 +38,10 @@ overoptimisation: $(READY) ## win rates against proxy reward and KL: PPO over st
 		hydra.sweep.dir=overoptimisation/best_of_n $(OVERRIDES)
 	"$(BIN)/python" -m alpacafarm.compare overoptimisation --out overoptimisation --name overoptimisation
 
-# Waiting threads sleep instead of spinning: on a busy machine a spinning second thread makes torch ten times slower.
-test: export OMP_WAIT_POLICY = PASSIVE
+# One process for each core, each with one thread: small tensors gain nothing from a second one.
+test: export OMP_NUM_THREADS = 1
 test: $(READY) ## the whole test suite
-	"$(BIN)/python" -m pytest -q
+	"$(BIN)/python" -m pytest -q -n auto --dist loadfile
 
 check: format-check lint types test ## what CI runs
 
