@@ -3,6 +3,8 @@
 import json
 import multiprocessing
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -146,3 +148,26 @@ def test_what_is_wrong_ends_with_two_before_anything_runs(tmp_path, monkeypatch,
     assert command.main(["--rows", "sft10k,ppo", "method.epoch=1"]) == 2
     assert "method.epoch=1: there is no such key" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_result_of_other_stages_is_no_result_of_the_run(undisturbed, monkeypatch):
+    monkeypatch.chdir(undisturbed)
+    same, other = (runs.planned(tables.asked("base", overrides=o))[0] for o in ((), ("data.eval=8",)))
+    assert same.folder == other.folder
+    assert runs.earlier(same).result is not None
+    assert runs.earlier(other).result is None
+
+
+def test_an_interrupted_command_says_so(tmp_path):
+    asked = ["--scale", "smoke", "--rows", "base", *tables.TINY, "upstream.base.epochs=400"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "alpacafarm.table2", *asked], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    while process.poll() is None and not list(tmp_path.glob("store/policy/*.partial/out/log.jsonl")):
+        time.sleep(0.1)
+    process.terminate()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert said.endswith("interrupted; what was made is kept, the same command goes on\n")
+    assert "Traceback" not in said
+    assert (tmp_path / "table2" / "table2.html").exists()
