@@ -18,7 +18,6 @@ from alpacafarm.spec.judge import JudgeSpec
 from alpacafarm.spec.method import OnPolicySpec
 from alpacafarm.stage import Stage
 from alpacafarm.stats.tournament import matches, tournament
-from alpacafarm.types import Pair
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -246,29 +245,20 @@ class Collector:
         """The raw score of every response, and what the judge cost on all ranks; {} without one."""
         if self.scorer is not None:
             return self.scorer.score(drawn.rows), {}
-        assert self.judge is not None
-        assert self.spec.judge is not None
-        games, starts = matches(self.spec.group), range(0, len(drawn.rows), self.spec.group)
-        found = verdicts(self.judge, self.spec.judge, self.pairs(drawn, games))
-        raw: list[float] = []
-        for number, _ in enumerate(starts):
-            told = found[number * len(games) : (number + 1) * len(games)]
-            preferences = {game: verdict.preference for game, verdict in zip(games, told, strict=True)}
-            raw += tournament(self.spec.group, preferences)
-        return raw, tally(found, self.ctx.dist)
-
-    def pairs(self, drawn: Responses, games: list[tuple[int, int]]) -> list[Pair]:
-        """The matches of every group, one group after the other."""
+        from alpacafarm.rollout.onpolicy import group_pairs
         from alpacafarm.text.tokenise import decode_responses
 
+        assert self.judge is not None
+        assert self.spec.judge is not None
+        group, games = self.spec.group, matches(self.spec.group)
         texts = decode_responses(self.tokenizer, [row.response for row in drawn.rows])
-        pairs = []
-        for start in range(0, len(texts), self.spec.group):
-            row = self.prompts.rows[drawn.places[start]]
-            pairs += [
-                Pair(row.id, row.instruction, row.input, texts[start + i], texts[start + j]) for i, j in games
-            ]
-        return pairs
+        found = verdicts(self.judge, self.spec.judge, group_pairs(drawn, self.prompts, texts, games, group))
+        raw: list[float] = []
+        for start in range(0, len(found), len(games)):
+            told = found[start : start + len(games)]
+            preferences = {game: verdict.preference for game, verdict in zip(games, told, strict=True)}
+            raw += tournament(group, preferences)
+        return raw, tally(found, self.ctx.dist)
 
     def batches(
         self, rollouts: Rollouts, advantage_BT: Tensor, minibatches: list[Minibatch]

@@ -23,7 +23,7 @@ from alpacafarm.stats.seeds import stable_seed
 from alpacafarm.text.collate import SequenceBatch, Tokens, collate
 from alpacafarm.text.tokenise import Ids, encode_prompts, prefixed
 from alpacafarm.training.batches import deal
-from alpacafarm.types import Example
+from alpacafarm.types import Example, Pair
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,19 @@ def draw(
     return Responses(places, rows, sampled.ended)
 
 
+def group_pairs(
+    drawn: Responses, prompts: Prompts, texts: Sequence[str], games: Sequence[tuple[int, int]], group: int
+) -> list[Pair]:
+    """The pairs of responses of every group that `games` names by their places in it, group by group."""
+    pairs = []
+    for start in range(0, len(texts), group):
+        row = prompts.rows[drawn.places[start]]
+        pairs += [
+            Pair(row.id, row.instruction, row.input, texts[start + i], texts[start + j]) for i, j in games
+        ]
+    return pairs
+
+
 @dataclass(frozen=True)
 class Scale:
     """What to subtract from a raw score and what to divide it by."""
@@ -152,15 +165,24 @@ class Minibatch:
     indices: Sequence[Sequence[int]]
 
 
-def minibatches(rows: Sequence[Tokens], *, batch_size: int, pad_id: int, ctx: Context) -> list[Minibatch]:
-    """Rows in their order, `batch_size` on all ranks together; similar lengths share a micro-batch."""
-    share = -(-batch_size // ctx.dist.world)
-    lengths = [row.length for row in rows]
+def minibatches(
+    rows: Sequence[Tokens], *, batch_size: int, pad_id: int, ctx: Context, group: int = 1
+) -> list[Minibatch]:
+    """Rows in their order, `batch_size` on all ranks together; similar lengths share a micro-batch.
+
+    Args:
+        group: neighbours that must share a micro-batch, which then counts groups: it holds the first row of
+            each, then the second of each, and so on.
+    """
+    units = len(rows) // group
+    share = -(-batch_size // (ctx.dist.world * group))
+    lengths = [sum(row.length for row in rows[group * u : group * (u + 1)]) for u in range(units)]
     cuts = [
-        deal(range(i, min(i + share, len(rows))), lengths, micro_batch=ctx.micro_batch, rank=0, world=1)
-        for i in range(0, len(rows), share)
+        deal(range(u, min(u + share, units)), lengths, micro_batch=ctx.micro_batch, rank=0, world=1)
+        for u in range(0, units, share)
     ]
-    return [Minibatch([collate([rows[i] for i in part], pad_id) for part in cut], cut) for cut in cuts]
+    indices = [[[group * u + k for k in range(group) for u in part] for part in cut] for cut in cuts]
+    return [Minibatch([collate([rows[i] for i in part], pad_id) for part in cut], cut) for cut in indices]
 
 
 def measured(

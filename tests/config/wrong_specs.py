@@ -331,6 +331,18 @@ TABLE = [
         "method.reward=judge method/judge=world method.reward_std=null",
         r"^method\.judge\.kind=world: .*data=world, and this run has others",
     ),
+    wrong(
+        "method=online_dpo method.annotator=judge method.missing_eos_penalty=0",
+        r"^method\.judge=null: method\.annotator=judge needs one; .*, or set method\.annotator=reward",
+    ),
+    wrong(
+        "method=online_dpo method.annotator=judge method/judge=world",
+        r"^method\.missing_eos_penalty=1\.0: method\.annotator=judge gives no scores .*; set .*penalty=0",
+    ),
+    wrong(
+        "method=online_dpo method.optim.batch_size=63",
+        r"^method\.optim\.batch_size=63: must be a multiple of the 2 responses to a prompt, .*=62",
+    ),
     # Machines
     wrong(
         "method=sft cluster.zero.stage=0 model.dtype=bfloat16",

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from alpacafarm.methods import dpo, kto, ppo, quark, reinforce, reward_condition, rm, sft
+from alpacafarm.methods import dpo, kto, online_dpo, ppo, quark, reinforce, reward_condition, rm, sft
 from alpacafarm.models import heads
 from alpacafarm.ports import Artifact, Dist
 from alpacafarm.rollout import reference
@@ -13,6 +13,8 @@ from alpacafarm.stage import Kind
 from tests.unit.methods.conftest import ARCHITECTURE, CLUSTER, at, ensemble_at, optim
 from tests.unit.methods.test_dpo import spec as pairwise_spec
 from tests.unit.methods.test_kto import spec as kto_spec
+from tests.unit.methods.test_online_dpo import JUDGED
+from tests.unit.methods.test_online_dpo import spec as fresh_pairs_spec
 from tests.unit.methods.test_ppo import inputs, spec
 from tests.unit.methods.test_quark import spec as quark_spec
 from tests.unit.methods.test_reinforce import spec as critic_free_spec
@@ -67,6 +69,11 @@ def train_all(dist: Dist, home: str, stages: list[int | None]) -> None:
             ppo.train,
             spec(optim=even.model_copy(update={"batch_size": 8}), steps=2),
             inputs(tiny) | {"reward": ensemble_at(tiny)},
+        ),
+        "online_dpo": (
+            online_dpo.train,
+            fresh_pairs_spec(optim=even.model_copy(update={"batch_size": 8}), **JUDGED),
+            inputs(tiny),
         ),
         "grpo": (
             reinforce.train,

@@ -32,7 +32,7 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Log]:
     ]
     write_rows(home / "pairs" / "pairs.jsonl", pairs)
     train_all(SingleProcess(), str(home), [None])
-    run_ranks(2, "tests.contract.stage_scenarios:train_all", str(home), [1, 2, 3], timeout_s=240)
+    run_ranks(2, "tests.contract.stage_scenarios:train_all", str(home), [1, 2, 3], timeout_s=480)
     files = [*home.glob("*/out/log.jsonl"), *home.glob("*/out/logprobs.jsonl")]
     return {p.parent.parent.name: read(p) for p in files}
 
@@ -42,7 +42,9 @@ def read(path: Path) -> Log:
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
-@pytest.mark.parametrize("method", ["sft", "reward_condition", "rm", "ppo", "quark", "grpo", "dpo", "kto"])
+@pytest.mark.parametrize(
+    "method", ["sft", "reward_condition", "rm", "ppo", "quark", "grpo", "online_dpo", "dpo", "kto"]
+)
 def test_losses_are_those_of_plain_torch_on_one_rank(logs, method, stage):
     plain, sharded = logs[f"{method}-None"], logs[f"{method}-{stage}"]
     assert len(plain) == len(sharded) >= 2
@@ -54,7 +56,7 @@ def test_losses_are_those_of_plain_torch_on_one_rank(logs, method, stage):
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_rollouts_are_the_same_responses_on_any_number_of_ranks(logs, stage):
     first = ("reward/mean", "response_tokens/mean", "eos_rate", "kl")
-    for method in ("ppo", "grpo"):
+    for method in ("ppo", "grpo", "online_dpo"):
         for name in first:
             plain = logs[f"{method}-None"][0][name]
             assert logs[f"{method}-{stage}"][0][name] == pytest.approx(plain, abs=1e-5)

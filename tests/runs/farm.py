@@ -49,6 +49,7 @@ METHOD: dict[str, tuple[str, ...]] = {
     "rm": ("method.optim.batch_size=8", "method.held_out=8"),
     "ppo": ON_POLICY,
     **dict.fromkeys(CRITIC_FREE, ON_POLICY),
+    "online_dpo": ON_POLICY,
     "best_of_n": ("method.n=3", "method.sampling.max_new_tokens=24"),
     "expiter": (
         "method.n=3",

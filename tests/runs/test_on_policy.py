@@ -1,4 +1,4 @@
-"""Every setting of the methods without a critic trains, from the reward model or from a judge."""
+"""The methods on own samples without a critic train, from the reward model or from a judge."""
 
 import json
 
@@ -33,3 +33,15 @@ def test_a_judge_replaces_the_reward_model(perform):
     assert "rm" not in ran.keys
     cost = json.loads((ran.artifact("rloo") / "artifact.json").read_text())["cost"]
     assert 0 < cost["judge_calls"] <= 3 * 16 * 3 // 2
+
+
+@pytest.mark.parametrize(
+    "asked", [(), ("method.annotator=judge", "method/judge=world", "method.missing_eos_penalty=0")]
+)
+def test_online_dpo_trains_on_fresh_pairs(perform, asked):
+    ran = perform("online_dpo", "eval=none", *asked)
+    log = logged(ran, "online_dpo")
+    assert len(log) == 3
+    assert all(0 < row["pairs"] <= 8 for row in log)
+    assert log[0]["margin"] != log[-1]["margin"]
+    assert ("rm" in ran.keys) == (not asked)

@@ -82,6 +82,23 @@ def test_a_minibatch_has_the_same_rows_on_any_number_of_ranks(tiny: Tiny, world:
     assert rows == set(whole.rows[:12])
 
 
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_a_group_shares_a_micro_batch(tiny: Tiny, world: int):
+    """It holds the first of each group, then the second; nothing is left out."""
+    seen = []
+    for rank in range(world):
+        found, ctx = drawn(tiny, f"r{rank}", rank, world, samples_per_prompt=2)
+        for minibatch in minibatches(found.rows, batch_size=8, pad_id=0, ctx=ctx, group=2):
+            for part in minibatch.indices:
+                first, second = part[: len(part) // 2], part[len(part) // 2 :]
+                assert len(first) <= ctx.micro_batch
+                assert [i % 2 for i in first] == [0] * len(first)
+                assert [i + 1 for i in first] == second
+                seen += [found.rows[i] for i in part]
+    whole, _ = drawn(tiny, "whole", samples_per_prompt=2)
+    assert sorted(seen, key=str) == sorted(whole.rows, key=str)
+
+
 def test_a_prefix_is_sampled_after_and_not_scored(tiny: Tiny, monkeypatch):
     ctx = tiny.context("prefix")
     prompts = fitting_prompts(tiny.rows, tiny.policy, ctx)
