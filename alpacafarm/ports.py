@@ -187,6 +187,7 @@ class Meter(Protocol):
 class Context(Protocol):
     """What a stage function works with. Built for each stage by the worker."""
 
+    name: str  # the stage's, for people
     seed: int
     out: Path  # the artifact being made
     scratch: Path  # survives a kill, not part of the artifact

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from alpacafarm.judges.fresh import added, judge_inputs, judge_problems, tally, verdicts
+from alpacafarm.judges.knows import bill
 from alpacafarm.ports import Context, Engine, Inputs, LossFn, Upstream
 from alpacafarm.selection.pick import trained
 from alpacafarm.spec.base import Problem, refuse
 from alpacafarm.spec.judge import JudgeSpec
 from alpacafarm.spec.method import OnPolicySpec
-from alpacafarm.stage import Stage
+from alpacafarm.stage import NOTHING_TO_PAY, Stage
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,10 +58,11 @@ class Spec(OnPolicySpec):
 
 
 def plan(spec: Spec, up: Upstream) -> Stage:
-    needs = spec.bill
+    needs, cost = spec.work, NOTHING_TO_PAY
     if spec.judge is not None:
         asked = judge_inputs(spec.judge, up)
-        needs += f", up to {spec.steps * spec.rollouts_per_step // 2:,} comparisons"
+        cost = bill(spec.steps * spec.rollouts_per_step // 2, 1, spec.judge, "unlabeled")
+        needs += f", {cost.text}"
     else:
         asked = {"reward": up.reward()}
     return trained(
@@ -69,6 +71,7 @@ def plan(spec: Spec, up: Upstream) -> Stage:
         up,
         inputs={"init": up.sft(), **asked, "rows": up.rows("unlabeled")},
         needs=needs,
+        bill=cost,
     )
 
 

@@ -54,7 +54,7 @@ def plan(spec: Spec, up: Upstream) -> Stage:
         spec,
         up,
         inputs={"init": up.sft(), "reward": up.reward(), "rows": up.rows("unlabeled")},
-        needs=spec.bill,
+        needs=spec.work,
     )
 
 
@@ -80,7 +80,7 @@ def train(spec: Spec, inputs: Inputs, ctx: Context) -> None:
         snapshot_every=spec.snapshot_every,
         kl_budget=spec.kl_budget,
     )
-    ctx.record(kl_estimator=collector.shaping.estimator, fidelity=spec.fidelity)
+    ctx.record(kl_estimator=collector.shaping.estimator, fidelity=spec.fidelity, processes=ctx.dist.world)
     policy.export(ctx.out / "model")
 
 

@@ -89,7 +89,7 @@ def plan(spec: Spec, up: Upstream) -> Stage:
         spec,
         up,
         inputs={"init": up.sft(), "reward": up.reward(), "rows": up.rows("unlabeled")},
-        needs=spec.bill,
+        needs=spec.work,
     )
 
 
@@ -112,7 +112,7 @@ def train(spec: Spec, inputs: Inputs, ctx: Context) -> None:
     )
     if spec.train_on == "all":
         ctx.record(prompt_prefix=reward_token(0))
-    ctx.record(kl_estimator="exact", fidelity=spec.fidelity)
+    ctx.record(kl_estimator="exact", fidelity=spec.fidelity, processes=ctx.dist.world)
     policy.export(ctx.out / "model")
 
 

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from alpacafarm.judges.fresh import added, judge_inputs, judge_problems, tally, verdicts
+from alpacafarm.judges.knows import bill
 from alpacafarm.ports import Context, Engine, Inputs, LossFn, Upstream
 from alpacafarm.selection.pick import trained
 from alpacafarm.spec.base import Problem, refuse
 from alpacafarm.spec.judge import JudgeSpec
 from alpacafarm.spec.method import OnPolicySpec
-from alpacafarm.stage import Stage
+from alpacafarm.stage import NOTHING_TO_PAY, Stage
 from alpacafarm.stats.tournament import matches, tournament
 
 if TYPE_CHECKING:
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
     from alpacafarm.training.rollouts import Rollouts
 
 COMPARING = ("rloo", "grpo", "dr_grpo")  # estimators that need several responses to a prompt
+WRONG = {  # what speaks against an estimator where it is refused
+    "k1": "in the loss the expectation of its gradient ignores the reference",
+    "clamped": "in the loss it only ever pulls down what the policy likes more",
+    "k2": "in the reward its gradient is not that of the KL",
+    "k3": "in the reward its gradient is not that of the KL",
+}
 UNIT = ("grpo", "reinforce_pp")  # whose advantages have deviation one, whatever the scale of the reward
 
 
@@ -103,26 +110,25 @@ class Spec(OnPolicySpec):
         return []
 
     def _kl_problems(self) -> list[Problem]:
-        allowed, why = {
-            "reward": (("k1", "clamped"), "in the reward its gradient is not that of the KL"),
-            "loss": (("k2", "k3"), "in the loss the expectation of its gradient ignores the reference"),
-        }[self.kl_placement]
+        allowed = {"reward": ("k1", "clamped"), "loss": ("k2", "k3")}[self.kl_placement]
         if self.kl_estimator in allowed:
             return []
         other = "loss" if self.kl_placement == "reward" else "reward"
         text = (
-            f"must be {' or '.join(allowed)} with .kl_placement={self.kl_placement}: {why}; "
+            f"must be {' or '.join(allowed)} with .kl_placement={self.kl_placement}: "
+            f"{WRONG[self.kl_estimator]}; "
             f"set .kl_estimator={allowed[0]}, or .kl_placement={other}"
         )
         return [Problem("kl_estimator", self.kl_estimator, text)]
 
 
 def plan(spec: Spec, up: Upstream) -> Stage:
-    needs = spec.bill
+    needs, cost = spec.work, NOTHING_TO_PAY
     if spec.judge is not None:
         asked = judge_inputs(spec.judge, up)
-        calls = spec.steps * spec.rollouts_per_step * (spec.samples_per_prompt - 1) // 2
-        needs += f", up to {calls:,} comparisons"
+        comparisons = spec.steps * spec.rollouts_per_step * (spec.samples_per_prompt - 1) // 2
+        cost = bill(comparisons, 1, spec.judge, "unlabeled")
+        needs += f", {cost.text}"
     else:
         asked = {"reward": up.reward()}
     return trained(
@@ -131,6 +137,7 @@ def plan(spec: Spec, up: Upstream) -> Stage:
         up,
         inputs={"init": up.sft(), **asked, "rows": up.rows("unlabeled")},
         needs=needs,
+        bill=cost,
     )
 
 

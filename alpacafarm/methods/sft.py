@@ -84,7 +84,7 @@ def train(spec: TrainSpec, inputs: Inputs, ctx: Context) -> None:
     ctx.record(dropped_prompts=fitted.too_long_prompts, truncated_responses=fitted.truncated_responses)
     policy = ctx.trainable(inputs["init"], spec.optim)
     steps = token_steps(fitted.rows, spec.epochs, spec.optim, tokenizer.pad_token_id, ctx)
-    fit(policy, steps, negative_log_likelihood(policy), optim=spec.optim, ctx=ctx, label="sft")
+    fit(policy, steps, negative_log_likelihood(policy), optim=spec.optim, ctx=ctx, label=ctx.name)
     policy.export(ctx.out / "model")
 
 
@@ -103,6 +103,11 @@ def demonstrations(artifact: Artifact, tokenizer: PreTrainedTokenizerBase, ctx: 
             if p.preference != 1.5
         ]
         ctx.record(ties=len(pairs) - len(examples))
+        if not examples:
+            raise SpecError(
+                f"each of the {len(pairs)} judged pairs is a tie, and nothing is chosen of a tie; give pairs "
+                "with a better output"
+            )
     else:
         examples = read_rows(artifact.path / "rows.jsonl", Example)
         if not any(row.output for row in examples):

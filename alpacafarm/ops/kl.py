@@ -6,6 +6,7 @@ Estimates of KL(policy || reference) from the log-probabilities of tokens *sampl
 
 - In the reward, as a constant: `k1`. Its policy gradient is the gradient of the KL. alpaca_farm: `clamped`.
 - In the loss, differentiated: `k2`. On samples of the current policy its gradient is the gradient of the KL.
+  GRPO has `k3` there, whose gradient is that of the reverse KL, KL(reference || policy).
   Never `k1`: the expectation of its gradient is zero, whatever the reference.
 - In the logs: `k1` or `k3`. Both are unbiased; `k3` is never negative, and varies less if the two are close.
 """

@@ -8,13 +8,14 @@ from typing import Any
 
 from alpacafarm.artifacts.link import link_tree
 from alpacafarm.data.rows import read_outputs, read_rows
-from alpacafarm.judges.knows import bill, check_judge, recorded_file
+from alpacafarm.judges import knows
+from alpacafarm.judges.knows import check_judge, recorded_file
 from alpacafarm.ports import Artifact, Context, Inputs, Upstream
 from alpacafarm.rollout.decode import DecodeSpec
 from alpacafarm.spec.base import Strict
 from alpacafarm.spec.judge import RewardJudge
 from alpacafarm.spec.method import PickJudge, PickReward, PickStep, TrainedSpec
-from alpacafarm.stage import Kind, Node, Stage
+from alpacafarm.stage import NOTHING_TO_PAY, Bill, Kind, Node, Stage
 from alpacafarm.stats.winrate import win_rate
 from alpacafarm.types import Example, Output, Pair
 
@@ -34,6 +35,7 @@ def trained(
     *,
     inputs: Mapping[str, Node],
     needs: str = "",
+    bill: Bill = NOTHING_TO_PAY,
     version: int = 1,
 ) -> Stage:
     """The training stage of a method, and behind it the one that picks a snapshot where `spec.pick` says so.
@@ -47,6 +49,7 @@ def trained(
         makes=Kind.POLICY,
         inputs=inputs,
         needs=needs,
+        bill=bill,
         version=version,
     )
     if spec.pick is None:
@@ -82,6 +85,7 @@ def _by_judge(pick: PickJudge, training: Stage, up: Upstream) -> Stage:
         makes=Kind.OUTPUTS,
         inputs={"policy": up.sft(), "rows": rows},
     )
+    each = knows.bill(up.row_count("val"), 1, pick.judge, "val")
     judge_inputs: Mapping[str, Node] = recorded_file(pick.judge, "method.pick")
     if isinstance(pick.judge, RewardJudge):
         judge_inputs = {"judge": up.reward()}
@@ -91,7 +95,7 @@ def _by_judge(pick: PickJudge, training: Stage, up: Upstream) -> Stage:
         ByJudge(pick=pick),
         makes=Kind.POLICY,
         inputs={"trained": training, "rows": rows, "opponents": opponents, **judge_inputs},
-        needs=f"for every snapshot {bill(up.row_count('val'), 1, pick.judge, 'val')}",
+        bill=Bill(f"for every snapshot {each.text}", None if each.judge_calls else 0),
     )
 
 
@@ -161,4 +165,4 @@ def publish(chosen: Artifact, trained: Artifact, ctx: Context, told: Mapping[str
     if ctx.dist.rank == 0:
         inside = chosen.path / "model"
         link_tree(inside if inside.is_dir() else chosen.path, ctx.out / "model")
-    ctx.record(**{name: value for name, value in trained.facts.items() if name != "revision"}, picked=told)
+    ctx.record(picked=told, prompt_prefix=trained.facts.get("prompt_prefix", ""))

@@ -1,4 +1,4 @@
-"""`feedback.judge` and `eval.judge`: who compares two answers."""
+"""`judge` of feedback, evaluation and methods, and of `method.pick`: who compares two answers."""
 
 from typing import Annotated, Literal
 

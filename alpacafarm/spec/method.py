@@ -107,7 +107,7 @@ class OnPolicySpec(TrainedSpec):
         return self.steps * self.epochs_per_rollout * (self.rollouts_per_step // self.optim.batch_size)
 
     @property
-    def bill(self) -> str:
+    def work(self) -> str:
         """What the run takes, for the plan."""
         rollouts = self.steps * self.rollouts_per_step
         return f"{self.steps} steps, {rollouts:,} rollouts, {self.updates:,} updates"

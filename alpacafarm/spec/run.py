@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, mod
 
 from alpacafarm.spec.base import Problem, Strict, refuse
 from alpacafarm.spec.cluster import ClusterSpec
-from alpacafarm.spec.data import DataSpec
+from alpacafarm.spec.data import DataSpec, FilesData
 from alpacafarm.spec.eval import EvalSpec
 from alpacafarm.spec.feedback import FeedbackSpec
 from alpacafarm.spec.judge import RecordedJudge, RewardJudge
@@ -92,6 +92,7 @@ class RunSpec(Strict):
             *self._sampling_problems(),
             *self._judge_problems(),
             *self._data_problems(),
+            *self._pick_problems(),
             *self._control_problems(),
             *(self.batch_problems(self.cluster.processes) if self.cluster.processes != "auto" else ()),
         ]
@@ -117,11 +118,15 @@ class RunSpec(Strict):
     def _sampling_problems(self) -> list[Problem]:
         problems = []
         sampling = getattr(self.method, "sampling", None)
-        if isinstance(sampling, Sampling) and self.kl_coef and sampling.truncates:
+        budget = getattr(self.method, "kl_budget", None)
+        if isinstance(sampling, Sampling) and (self.kl_coef or budget) and sampling.truncates:
             name = "top_p" if sampling.top_p < 1 else "top_k"
+            told, way_out = f"kl_coef={self.kl_coef}", "kl_coef=0"
+            if not self.kl_coef:
+                told, way_out = f"method.kl_budget={budget}", "method.kl_budget=null"
             text = (
-                f"kl_coef={self.kl_coef}, and a sampled KL is only valid when nothing is cut off the "
-                "distribution; set method.sampling.top_p=1.0 and method.sampling.top_k=0, or kl_coef=0"
+                f"{told}, and a sampled KL is only valid when nothing is cut off the "
+                f"distribution; set method.sampling.top_p=1.0 and method.sampling.top_k=0, or {way_out}"
             )
             problems.append(Problem(f"method.sampling.{name}", getattr(sampling, name), text))
         limit = self.model.max_response_tokens
@@ -174,6 +179,22 @@ class RunSpec(Strict):
             "embeddings for them; set model.lora.export=merged"
         )
         return [Problem("model.lora.export", self.model.lora.export, text)]
+
+    def _pick_problems(self) -> list[Problem]:
+        """A snapshot is not chosen on the rows that then measure it."""
+        pick = getattr(self.method, "pick", None)
+        if pick is None or pick.by == "step":
+            return []
+        if getattr(self.eval, "split", None) == "val":
+            text = "must not be val, on which method.pick chooses; set eval.split=eval or method.pick=null"
+            return [Problem("eval.split", "val", text)]
+        if isinstance(self.data, FilesData) and self.data.val is not None and self.data.val == self.data.eval:
+            text = (
+                "must not be the file of data.eval, which method.pick would then choose on; "
+                "give another file, or set method.pick=null"
+            )
+            return [Problem("data.val", self.data.val, text)]
+        return []
 
     def batch_problems(self, world: int) -> list[Problem]:
         """Batches that cannot be shared out among `world` processes."""

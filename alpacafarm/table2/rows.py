@@ -84,7 +84,7 @@ POOLS: Mapping[Column, tuple[str, ...]] = {
 }
 SCALES = {
     # kl_coef is the method's own in both columns: nothing is published of this model. At 7b the paper's 0.02
-    # for human feedback comes from conf/tuned/llama-7b-ppo-human.yaml.
+    # for human feedback comes from conf/published/llama-7b-ppo-human.yaml.
     "world": Scale((), POOLS),
     "smoke": Scale(("data=tiny",), POOLS, is_short=True, notes=("SCALE=smoke: the numbers mean nothing.",)),
     "7b": Scale(

@@ -54,6 +54,19 @@ TABLE = [
     wrong(
         "method=sft +method._module=json", r"^method\._module=json: has no Spec and no plan; a method defines"
     ),
+    wrong(
+        "method=ppo method/pick=reward method.snapshot_every=5 eval.split=val",
+        r"^eval\.split=val: must not be val, on which method\.pick chooses; set eval\.split=eval",
+    ),
+    wrong(
+        "method=ppo kl_coef=0 method.kl_budget=3 method.sampling.top_p=0.9",
+        r"^method\.sampling\.top_p=0\.9: method\.kl_budget=3\.0, and a sampled KL .*method\.kl_budget=null",
+    ),
+    wrong(
+        f"method=ppo method/pick=reward method.snapshot_every=5 {FILES} data.val={{rows}} "
+        "feedback=human data.preferences={pairs} eval/judge=reward",
+        r"^data\.val=.*: must not be the file of data\.eval, which method\.pick would then choose on",
+    ),
     # Names
     wrong("", rf"^method is missing: every run has one; set method=NAME, {METHODS}"),
     wrong("method=ppu", rf"^method=ppu: there is no such method; did you mean ppo\?; {METHODS}"),
