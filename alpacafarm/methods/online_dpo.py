@@ -81,17 +81,7 @@ def train(spec: Spec, inputs: Inputs, ctx: Context) -> None:
 
     policy = ctx.trainable(inputs["init"], spec.optim)
     collector = Collector(spec, inputs, ctx, policy)
-    improve(
-        policy,
-        collector.collect,
-        pair_loss(policy, spec),
-        steps=spec.steps,
-        optim=spec.optim,
-        ctx=ctx,
-        label=spec.name,
-        snapshot_every=spec.snapshot_every,
-        kl_budget=spec.kl_budget,
-    )
+    improve(policy, collector.collect, pair_loss(policy, spec), spec=spec, ctx=ctx)
     cost = collector.cost
     ctx.spend(judge_calls=int(cost.get("judge_calls", 0)), price_usd=cost.get("price_usd", 0.0))
     ctx.record(equal_pairs=int(cost["equal_pairs"]), failed_verdicts=int(cost.get("failed_verdicts", 0)))

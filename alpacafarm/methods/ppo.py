@@ -69,17 +69,7 @@ def train(spec: Spec, inputs: Inputs, ctx: Context) -> None:
         value_lr_scale=spec.value_lr_scale,
     )
     collector = Collector(spec, inputs, ctx, policy)
-    improve(
-        policy,
-        collector.collect,
-        ppo_loss(policy, spec),
-        steps=spec.steps,
-        optim=spec.optim,
-        ctx=ctx,
-        label=spec.name,
-        snapshot_every=spec.snapshot_every,
-        kl_budget=spec.kl_budget,
-    )
+    improve(policy, collector.collect, ppo_loss(policy, spec), spec=spec, ctx=ctx)
     ctx.record(kl_estimator=collector.shaping.estimator, fidelity=spec.fidelity, processes=ctx.dist.world)
     policy.export(ctx.out / "model")
 

@@ -99,17 +99,7 @@ def train(spec: Spec, inputs: Inputs, ctx: Context) -> None:
     check_shares(spec, ctx.dist.world)
     policy = ctx.trainable(inputs["init"], spec.optim, head="anchored", control_tokens=spec.control_tokens)
     collector = Collector(spec, inputs, ctx, policy)
-    improve(
-        policy,
-        collector.collect,
-        quark_loss(policy, spec),
-        steps=spec.steps,
-        optim=spec.optim,
-        ctx=ctx,
-        label=spec.name,
-        snapshot_every=spec.snapshot_every,
-        kl_budget=spec.kl_budget,
-    )
+    improve(policy, collector.collect, quark_loss(policy, spec), spec=spec, ctx=ctx)
     if spec.train_on == "all":
         ctx.record(prompt_prefix=reward_token(0))
     ctx.record(kl_estimator="exact", fidelity=spec.fidelity, processes=ctx.dist.world)

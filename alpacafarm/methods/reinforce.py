@@ -146,17 +146,7 @@ def train(spec: Spec, inputs: Inputs, ctx: Context) -> None:
 
     policy = ctx.trainable(inputs["init"], spec.optim)
     collector = Collector(spec, inputs, ctx, policy)
-    improve(
-        policy,
-        collector.collect,
-        policy_gradient(policy, spec),
-        steps=spec.steps,
-        optim=spec.optim,
-        ctx=ctx,
-        label=spec.name,
-        snapshot_every=spec.snapshot_every,
-        kl_budget=spec.kl_budget,
-    )
+    improve(policy, collector.collect, policy_gradient(policy, spec), spec=spec, ctx=ctx)
     ctx.record(estimator=spec.estimator, kl_estimator=spec.kl_estimator, kl_placement=spec.kl_placement)
     if spec.judge is not None:
         ctx.spend(judge_calls=int(collector.cost["judge_calls"]), price_usd=collector.cost["price_usd"])

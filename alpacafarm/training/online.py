@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from alpacafarm.engine.schedule import learning_rate
 from alpacafarm.ports import Context, Engine, LossFn, Update
-from alpacafarm.spec.method import OptimSpec
+from alpacafarm.spec.method import OnPolicySpec
 from alpacafarm.text.collate import Batch
 from alpacafarm.training.checkpoint import Checkpoints, Snapshots
 
@@ -29,33 +29,30 @@ def improve(
     collect: Callable[[int, dict[str, Any]], Collected[B]],
     loss: LossFn[B],
     *,
-    steps: int,
-    optim: OptimSpec,
+    spec: OnPolicySpec,
     ctx: Context,
-    label: str,
-    snapshot_every: int | None = None,
-    kl_budget: float | None = None,
 ) -> None:
-    """`steps` rounds of `collect(step, state)` and the updates it asks for.
+    """`spec.steps` rounds of `collect(step, state)` and the updates it asks for.
 
     `state` is the method's own between steps (an adaptive KL coefficient): plain JSON values, kept in
     checkpoints. The learning rate is constant within a step. Logs the collection's metrics and the mean of
-    each update's. Ends early, before its update, at the first step whose `kl` is above `kl_budget` (nats per
-    response). Records how many `steps` were made.
+    each update's. Ends early, before its update, at the first step whose `kl`, in nats per response, is above
+    `spec.kl_budget`. Records how many `steps` were made.
     """
+    steps, optim = spec.steps, spec.optim
     checkpoints = Checkpoints(engine, ctx)
-    snapshots = Snapshots(engine, ctx, snapshot_every)
+    snapshots = Snapshots(engine, ctx, spec.snapshot_every)
     made = steps
     start, state = checkpoints.restore()
-    with ctx.progress(steps, label) as bar:
+    with ctx.progress(steps, spec.name) as bar:
         bar.advance(start)
         for step in range(start, steps):
             lr = learning_rate(
                 step, steps, peak=optim.lr, schedule=optim.schedule, warmup_fraction=optim.warmup_fraction
             )
             collected = collect(step, state)
-            if kl_budget is not None and collected.metrics["kl"] > kl_budget:
-                log.info("%s: KL %.2f is above kl_budget=%g", label, collected.metrics["kl"], kl_budget)
+            if spec.kl_budget is not None and collected.metrics["kl"] > spec.kl_budget:
+                log.info("%s: ends at step %d, for its KL is above kl_budget", spec.name, step)
                 made = step
                 break
             updates: list[Update] = []

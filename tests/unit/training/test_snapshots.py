@@ -1,5 +1,7 @@
 """Both loops publish the policy on the way; a KL budget ends a training before the step that passes it."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -45,7 +47,8 @@ def test_fixed_data_snapshot_is_the_policy_of_a_shorter_training(tiny):
 def improved(tiny: Tiny, name: str, kls: list[float], **limits):
     ctx, policy, loss, steps = parts(tiny, name)
     collected = lambda step, state: Collected([steps[step]], {"kl": kls[step]})  # noqa: E731
-    improve(policy, collected, loss, steps=3, optim=OPTIM, ctx=ctx, label=name, **limits)
+    asked = {"name": name, "steps": 3, "optim": OPTIM, "snapshot_every": None, "kl_budget": None, **limits}
+    improve(policy, collected, loss, spec=SimpleNamespace(**asked), ctx=ctx)
     ctx.track.close()
     policy.export(ctx.out / "model")
     return ctx
