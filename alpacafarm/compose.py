@@ -32,7 +32,7 @@ def parse(raw: Mapping[str, Any]) -> RunSpec:
 def with_kl_coef(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The config with the root key `kl_coef` and the method's own one equal, and what speaks against it."""
     method, asked = raw.get("method"), raw.get("kl_coef")
-    if not isinstance(method, Mapping):
+    if not isinstance(method, Mapping) or not isinstance(method.get("_module"), str | None):
         return dict(raw), []  # reported by the validation
     try:
         having = has_kl_coef(method.get("name"), method.get("_module"))
@@ -62,7 +62,11 @@ def described(errors: Sequence[ErrorDetails], raw: Mapping[str, Any]) -> list[st
     for details in errors:
         path = config_path(details["loc"], raw)
         if details["type"] == "union_tag_invalid":  # pydantic names the group, what is wrong is its kind
-            path, details = f"{path}.kind", {**details, "input": details["ctx"]["tag"]}
+            key = str(details["ctx"]["discriminator"]).strip("'")
+            path, details = f"{path}.{key}", {**details, "input": details["ctx"]["tag"]}
+        if details["type"] == "union_tag_not_found":
+            key = str(details["ctx"]["discriminator"]).strip("'")
+            path, details = f"{path}.{key}", {**details, "type": "missing"}
         by_path.setdefault(path, []).append(details)
     if "kl_coef" in by_path:
         by_path.pop("method.kl_coef", None)  # the same value, see `with_kl_coef`

@@ -51,10 +51,11 @@ def module(package: str, name: object, dotted: str | None = None) -> ModuleType:
         return importlib.import_module(entry_points(package).get(str(name), f"alpacafarm.{package}.{name}"))
     try:
         found = importlib.import_module(dotted)
-    except (ImportError, ValueError) as error:
+    except Exception as error:  # whatever a module of the user's raises, its name is needed
         raise ValueError(
-            f"cannot be imported ({error}); name a module on PYTHONPATH or in the working directory"
-        ) from None
+            f"cannot be imported ({type(error).__name__}: {error}); "
+            "name a module on PYTHONPATH or in the working directory"
+        ) from error
     absent = [part for part in ("Spec", "plan") if not hasattr(found, part)]
     if absent:
         raise ValueError(f"has no {' and no '.join(absent)}; a {WHAT[package]} defines Spec and plan")

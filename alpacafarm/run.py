@@ -164,7 +164,10 @@ def over_a_saved_spec(arguments: Sequence[str]) -> list[str]:
 
 
 def with_searchpath(arguments: Sequence[str]) -> list[str]:
-    """`--config-dir DIR`, the user's own groups, as the override that Hydra's composition takes for it."""
+    """`--config-dir DIR`, the user's own groups, as the override that Hydra's composition takes for it.
+
+    SpecError where there is no such folder.
+    """
     flag = re.compile(r"(?:--config-dir|-cd)(?:=(.*))?", re.DOTALL)
     kept: list[str] = []
     rest = iter(arguments)
@@ -172,8 +175,15 @@ def with_searchpath(arguments: Sequence[str]) -> list[str]:
         found = flag.fullmatch(argument)
         if found is None:
             kept.append(argument)
-        elif (place := found.group(1) or next(rest, None)) is not None:
-            kept.append(f"hydra.searchpath=['file://{Path(place).resolve()}']")
+            continue
+        place = next(rest, "") if found.group(1) is None else found.group(1)
+        if not place or not Path(place).is_dir():
+            raise SpecError(
+                f"--config-dir={place}: there is no such folder; name one that holds groups, such as "
+                "conf with conf/method/NAME.yaml"
+            )
+        url = f"file://{Path(place).resolve()}".replace("\\", "\\\\").replace("'", "\\'")
+        kept.append(f"hydra.searchpath=['{url}']")
     return kept
 
 

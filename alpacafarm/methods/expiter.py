@@ -16,7 +16,7 @@ class Spec(MethodSpec):
     """Each of `rounds` samples `n` responses for `prompts` unlabeled instructions (null: all), and trains for
     `epochs` on the best ones, from the policy of the round before."""
 
-    rounds: int = Field(ge=1)
+    rounds: int = Field(ge=1, le=50)
     n: int = Field(ge=2)
     prompts: int | None = Field(ge=1)
     sampling: Sampling

@@ -23,6 +23,7 @@ class SpecUpstream:
         self.model_params = spec.model.canonical(exclude={"name", "path", "revision"})
         self.problems: dict[str, None] = {}  # what could not be found, in the order in which it was asked for
         self.used: set[str] = set()  # the keys of what was given and asked for
+        self.making: list[str] = []  # the roles whose stages are being planned, the outer ones first
 
     @property
     def has_gold(self) -> bool:
@@ -95,7 +96,16 @@ class SpecUpstream:
                 f"upstream.{role} is missing: the plan needs it; set upstream.{role} or given.{role}"
             )
         spec = self.spec.upstream[role]
-        node: Node = lookup.module("methods", spec.name, spec.module).plan(spec, self)
+        if role in self.making:
+            raise PlanError(
+                f"upstream.{role}.name={spec.name}: it builds on the {role} stage itself, which it would "
+                f"have to make; set method@upstream.{role} to a method that does not, or give given.{role}"
+            )
+        self.making.append(role)
+        try:
+            node: Node = lookup.module("methods", spec.name, spec.module).plan(spec, self)
+        finally:
+            self.making.pop()
         return node
 
     def _given(self, key: str, kind: Kind, location: str, revision: str | None = None) -> Node:
@@ -109,6 +119,9 @@ class SpecUpstream:
         except PlanError as error:
             self.problems[str(error)] = None
             return Given(kind, "", str(error))
+
+
+CONFIGS = ("config.json", "adapter_config.json")  # of a model, and of adapters for one
 
 
 def given(key: str, kind: Kind, location: str, revision: str | None) -> Given:
@@ -128,8 +141,8 @@ def given(key: str, kind: Kind, location: str, revision: str | None) -> Given:
     folder = path.resolve()
     if folder.name == "model" and (folder.parent / manifest.NAME).is_file():
         folder = folder.parent
-    known = (folder / "config.json", folder / "model" / "config.json", folder / "adapter_config.json")
-    if not any(file.is_file() for file in known):
+    places = [place / name for place in (folder, folder / "model") for name in CONFIGS]
+    if not any(file.is_file() for file in places):
         raise PlanError(
             f"{key}={location}: the folder has neither config.json nor model/config.json; "
             f"set {key} to a Hugging Face folder or an artifact folder of the store"

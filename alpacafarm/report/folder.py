@@ -65,9 +65,16 @@ def read(path: Path) -> RunFolder:
         path,
         {key.lstrip("+~"): value for key, _, value in overrides},
         _json(path / SPEC, dict),
-        Result.from_json(result.read_text(encoding="utf-8")) if result.is_file() else None,
+        _result(result) if result.is_file() else None,
         failure,
     )
+
+
+def _result(path: Path) -> Result:
+    try:
+        return Result.from_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _json(path: Path, kind: type) -> Any:

@@ -204,6 +204,10 @@ def _read(kind: type[T], raw: Any, where: str) -> T | None:
     if raw is None:
         return None
     fields = kind.__dataclass_fields__  # type: ignore[attr-defined]
+    for name, field_ in fields.items():
+        is_number = field_.type in ("int", "float", "float | None")
+        if is_number and not isinstance(raw.get(name, 0), int | float | None):
+            raise ValueError(f"result.json, {where}: {name}={raw[name]!r} is no number")
     try:
         return kind(**{name: raw[name] for name in fields if name in raw})
     except TypeError as error:

@@ -113,6 +113,16 @@ class OnPolicySpec(TrainedSpec):
         return f"{self.steps} steps, {rollouts:,} rollouts, {self.updates:,} updates"
 
     @model_validator(mode="after")
+    def there_is_a_snapshot_to_pick(self) -> Self:
+        if isinstance(self.pick, PickStep) and self.pick.step > self.steps:
+            text = f"must be at most .steps={self.steps}; set .pick.step={self.steps} or raise .steps"
+            refuse(Problem("pick.step", self.pick.step, text))
+        if self.pick is not None and self.snapshot_every is not None and self.snapshot_every > self.steps:
+            text = f"must be at most .steps={self.steps}, or there is nothing to pick from; lower it"
+            refuse(Problem("snapshot_every", self.snapshot_every, text))
+        return self
+
+    @model_validator(mode="after")
     def minibatches_fill_the_rollouts(self) -> Self:
         size = self.optim.batch_size
         if size % self.group:

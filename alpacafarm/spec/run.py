@@ -46,6 +46,8 @@ def by_name(package: str) -> BeforeValidator:
             return raw
         name = raw.get("name") if isinstance(raw, Mapping) else raw
         dotted = raw.get("_module") if isinstance(raw, Mapping) else None
+        if not isinstance(dotted, str | None):
+            refuse(Problem("_module", dotted, "must be the dotted name of a module; set it in quotes"))
         find: Callable[[str, Any, Any], Any] = (info.context or {})["lookup"]
         try:
             module = find(package, name, dotted)

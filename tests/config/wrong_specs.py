@@ -49,7 +49,7 @@ TABLE = [
     wrong("method=sft method/pick=reward", r"^method\.pick=\{\.\.\.\}: there is no such key"),
     wrong(
         "method=sft +method._module=nowhere",
-        r"^method\._module=nowhere: cannot be imported \(No module named 'nowhere'\); name a module on",
+        r"^method\._module=nowhere: cannot be imported \(ModuleNotFoundError: No .*\); name a module on",
     ),
     wrong(
         "method=sft +method._module=json", r"^method\._module=json: has no Spec and no plan; a method defines"
@@ -66,6 +66,27 @@ TABLE = [
         f"method=ppo method/pick=reward method.snapshot_every=5 {FILES} data.val={{rows}} "
         "feedback=human data.preferences={pairs} eval/judge=reward",
         r"^data\.val=.*: must not be the file of data\.eval, which method\.pick would then choose on",
+    ),
+    wrong(
+        "method=ppo method.snapshot_every=5 method.pick={{by:step,step:25}}",
+        r"^method\.pick\.step=25: must be at most method\.steps=20; set method\.pick\.step=20 or raise",
+    ),
+    wrong(
+        "method=ppo method.snapshot_every=5 method.pick={{by:foo}}",
+        r"^method\.pick\.by=foo: must be step, reward or judge; set method\.pick\.by=",
+    ),
+    wrong(
+        "method=ppo method.snapshot_every=5 method.pick={{}}", r"^method\.pick\.by is missing: .*set method"
+    ),
+    wrong("method=cdpo method._module=7", r"^method\._module=7: must be the dotted name of a module"),
+    wrong("method=sft +method._module=../../x", r"^method\._module=\.\./\.\./x: cannot be imported"),
+    wrong(
+        "method=ppo method@upstream.sft=dpo",
+        r"^upstream\.sft\.name=dpo: it builds on the sft stage itself, .*@upstream\.sft to a method",
+    ),
+    wrong("method=expiter method.rounds=1000", r"^method\.rounds=1000: must be at most 50"),
+    wrong(
+        "--config-dir nowhere method=sft", r"^--config-dir=nowhere: there is no such folder; name one that"
     ),
     # Names
     wrong("", rf"^method is missing: every run has one; set method=NAME, {METHODS}"),

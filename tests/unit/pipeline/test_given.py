@@ -76,3 +76,12 @@ def test_the_same_members_combined_in_another_way_are_another_reward_model(tmp_p
         Ensemble(combine=combine, std_coef=std_coef, shifts=[0.0, 0.0]).write(tmp_path)
         keys.add(given("given.rm", Kind.REWARD, path, None).key)
     assert len(keys) == 4
+
+
+@pytest.mark.parametrize("asked", ["", "model"])
+def test_an_artifact_of_adapters_is_found_by_its_folder_and_by_its_model(tmp_path, asked):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "adapter_config.json").write_text("{}")
+    (tmp_path / "artifact.json").write_text("{}")
+    found = given("given.x", Kind.POLICY, str(tmp_path / asked), None)
+    assert found.location == str(tmp_path)

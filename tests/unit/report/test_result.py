@@ -148,3 +148,11 @@ def test_durations_read_like_durations(seconds, text):
 
 def test_a_missing_number_is_a_dash():
     assert [number(1.25, 1), number(None, 1), number(math.nan, 1)] == ["1.2", "-", "-"]
+
+
+@pytest.mark.parametrize("part", ["kl_to_sft", "eval"])
+def test_text_in_the_place_of_a_number_is_refused(result, part):
+    raw = json.loads(result.to_json())
+    raw |= {"kl_to_sft": "x"} if part == "kl_to_sft" else {"eval": {**raw["eval"], "win_rate": "x"}}
+    with pytest.raises(ValueError, match=r"result\.json, .*: \w+='x' is no number"):
+        Result.from_json(json.dumps(raw))
