@@ -9,7 +9,7 @@ from alpacafarm.data.rows import read_outputs, read_rows
 from alpacafarm.evals.winrate import _log_ratios
 from alpacafarm.methods import sft
 from alpacafarm.models.load import load_policy
-from alpacafarm.pipeline.context import RewardScorer
+from alpacafarm.pipeline.scorer import RewardScorer
 from alpacafarm.ports import Artifact
 from alpacafarm.rollout.decode import DecodeSpec, decode, read_tokens
 from alpacafarm.spec.model import Sampling
