@@ -31,7 +31,7 @@ def logged(ran: farm.Ran, name: str) -> list[dict[str, float]]:
 
 
 @pytest.mark.parametrize("feedback", ["sim", "human"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, *farm.PAIRWISE])
 def test_result_has_the_keys_and_the_artifacts_load(perform, method, feedback):
     ran = perform(method, f"feedback={feedback}")
     result = ran.result

@@ -70,7 +70,7 @@ def test_killed_at_every_point_ends_with_the_bits_of_an_undisturbed_run(perform,
         assert killed.result[part] == undisturbed.result[part]
 
 
-@pytest.mark.parametrize("method", sorted(set(farm.METHOD) - {"ppo", "sft", "rm"}))
+@pytest.mark.parametrize("method", sorted({*farm.METHOD, *farm.PAIRWISE} - {"ppo", "sft", "rm"}))
 def test_every_method_killed_goes_on_to_the_same_bits(perform, tmp_path, method):
     """What the method builds on is there; its own stages are killed at each of their points."""
     undisturbed = perform(method, "eval=none")
