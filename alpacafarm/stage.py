@@ -82,6 +82,11 @@ class Stage:
     bill: Bill = NOTHING_TO_PAY
     uses_devices: bool = field(default=True)  # launched on every rank; false for stages that only move rows
 
+    @property
+    def cost(self) -> str:
+        """Work and bill in words, for the plan."""
+        return ", ".join(filter(None, (self.needs, self.bill.text)))
+
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What the key is made of. Two stages with equal identities are one stage."""

@@ -47,6 +47,14 @@ class Preference(Pair):
     preference: float = 1.5
     annotator: str = ""
 
+    @property
+    def is_tie(self) -> bool:
+        return self.preference == 1.5
+
+    @property
+    def is_second_better(self) -> bool:
+        return self.preference > 1.5
+
 
 @dataclass(frozen=True)
 class Thumb(Example):

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from alpacafarm.data import plan as data_plan
 from alpacafarm.data.rows import read_outputs, write_rows
-from alpacafarm.judges.knows import bill, check_judge, recorded_file
+from alpacafarm.judges.knows import bill, check_judge, judge_inputs
 from alpacafarm.ports import Context, Inputs, Upstream
 from alpacafarm.rollout.decode import DecodeSpec
 from alpacafarm.spec.feedback import FeedbackSpec
@@ -54,13 +54,12 @@ def annotated(spec: Spec, up: Upstream) -> Stage:
         inputs={"policy": up.sft(), "rows": up.rows("preference")},
     )
     uses_model = isinstance(spec.judge, RewardJudge)
-    judge_inputs = {"judge": up.reward()} if uses_model else recorded_file(spec.judge, "feedback")
     return up.stage(
         "annotate",
         "alpacafarm.feedback.sim:annotate",
         AnnotateSpec.model_validate(spec.canonical(exclude={"preferences"})),
         makes=Kind.PAIRS,
-        inputs={"samples": samples, **judge_inputs},
+        inputs={"samples": samples, **judge_inputs(spec.judge, "feedback", up)},
         uses_model=uses_model,
         bill=bill(up.row_count("preference"), 1 - 2 * spec.flip_probability, spec.judge, "preference"),
     )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from alpacafarm.judges.knows import check_judge
+from alpacafarm.judges.knows import bill, check_judge, judge_inputs
 from alpacafarm.ports import Dist, Judge, Upstream
 from alpacafarm.spec.base import Problem
 from alpacafarm.spec.judge import JudgeSpec, RecordedJudge, RewardJudge
-from alpacafarm.stage import Node
+from alpacafarm.stage import NOTHING_TO_PAY, Bill, Node
 from alpacafarm.types import Pair, Verdict
 
 
@@ -26,10 +26,15 @@ def judge_problems(judge: JudgeSpec | None, *, asked: bool, key: str, otherwise:
     return []
 
 
-def judge_inputs(judge: JudgeSpec, up: Upstream) -> dict[str, Node]:
-    """What a stage takes in for `method.judge`. PlanError where the judge cannot know the instructions."""
+def annotator(judge: JudgeSpec | None, comparisons: int, up: Upstream) -> tuple[dict[str, Node], Bill]:
+    """What a stage takes in to score responses, and the bill: `method.judge`, or else the reward model.
+
+    PlanError where the judge cannot know the instructions.
+    """
+    if judge is None:
+        return {"reward": up.reward()}, NOTHING_TO_PAY
     check_judge(judge, "method", up)
-    return {"judge": up.reward()} if isinstance(judge, RewardJudge) else {}
+    return judge_inputs(judge, "method", up), bill(comparisons, 1, judge, "unlabeled")
 
 
 def verdicts(judge: Judge, spec: JudgeSpec, pairs: Sequence[Pair]) -> list[Verdict]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from alpacafarm.data.plan import source_node
 from alpacafarm.errors import PlanError
 from alpacafarm.ports import Upstream
-from alpacafarm.spec.judge import JudgeSpec, RecordedJudge, WorldJudge
+from alpacafarm.spec.judge import JudgeSpec, RecordedJudge, RewardJudge, WorldJudge
 from alpacafarm.stage import Bill, Node
 
 
@@ -26,6 +26,11 @@ def bill(rows: int | None, share: float, judge: JudgeSpec, split: str) -> Bill:
         return Bill(f"{share:.0%} of the {split} rows judge calls, 0 USD", judge_calls=None)
     calls = round(rows * share)
     return Bill(f"about {calls:,} judge calls, 0 USD", calls)
+
+
+def judge_inputs(judge: JudgeSpec, group: str, up: Upstream) -> dict[str, Node]:
+    """What a stage takes in to ask the judge of `group`: a reward model, a file, or nothing."""
+    return {"judge": up.reward()} if isinstance(judge, RewardJudge) else recorded_file(judge, group)
 
 
 def recorded_file(judge: JudgeSpec, group: str) -> dict[str, Node]:

@@ -7,7 +7,7 @@ dpo_nll, dpo_norm.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from alpacafarm.ops.preference import PairLoss, Side
+    from alpacafarm.text.collate import PairBatch
     from alpacafarm.training.pairs import ReferencedPairs
 
 WITHOUT_REFERENCE = ("simpo", "orpo")  # which are also length-normalised by their definition
@@ -155,11 +156,10 @@ def fit_policy(
     tokenizer = ctx.tokenizer(inputs["init"])
     judged = read_rows(inputs["pairs"].path / "pairs.jsonl", Preference)
     pairs = tokenised(judged, tokenizer, ctx, purpose="a policy")
-    found = [
-        read_logprobs(inputs["reference"], side)
-        for side in (pairs.first, pairs.second)
-        if "reference" in inputs
-    ]
+    attach: Callable[[PairBatch, Sequence[int]], ReferencedPairs] = without_reference
+    if "reference" in inputs:
+        first, second = (read_logprobs(inputs["reference"], side) for side in (pairs.first, pairs.second))
+        attach = with_reference(first, second)
     policy = ctx.trainable(inputs["init"], spec.optim)
     steps = pair_steps(
         pairs,
@@ -168,7 +168,7 @@ def fit_policy(
         optim=spec.optim,
         pad_id=tokenizer.pad_token_id,
         ctx=ctx,
-        attach=with_reference(*found) if found else without_reference,
+        attach=attach,
     )
     fit(
         policy,
@@ -179,7 +179,7 @@ def fit_policy(
         label=spec.name,
         snapshot_every=spec.snapshot_every,
     )
-    ctx.record(ties=sum(row.preference == 1.5 for row in pairs.rows))
+    ctx.record(ties=sum(row.is_tie for row in pairs.rows))
     policy.export(ctx.out / "model")
 
 
@@ -223,13 +223,15 @@ def chosen_loss(spec: Spec) -> PairLoss:
     return loss
 
 
-def sides(policy: Engine, batch: ReferencedPairs) -> tuple[Side, Side]:
+def sides(policy: Engine, batch: ReferencedPairs, *, temperature: float = 1.0) -> tuple[Side, Side]:
     """Output 1 and output 2 of each pair, in one forward pass."""
     from alpacafarm.ops.logprobs import sequence_sum
     from alpacafarm.ops.preference import Side
 
     mask = batch.sequences.mask_BT
-    logprob_1, logprob_2 = sequence_sum(policy(batch.sequences).logprob_BT, mask).chunk(2)
+    logprob_1, logprob_2 = sequence_sum(
+        policy(batch.sequences, temperature=temperature).logprob_BT, mask
+    ).chunk(2)
     tokens_1, tokens_2 = mask.sum(1).chunk(2)
     reference_1, reference_2 = (None, None) if batch.reference_2B is None else batch.reference_2B.chunk(2)
     return Side(logprob_1, reference_1, tokens_1), Side(logprob_2, reference_2, tokens_2)

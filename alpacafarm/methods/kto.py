@@ -130,7 +130,7 @@ def judged_responses(
         return tokenised_thumbs(read_rows(inputs["thumbs"].path / "rows.jsonl", Thumb), tokenizer, ctx)
     judged = read_rows(inputs["pairs"].path / "pairs.jsonl", Preference)
     pairs = tokenised(judged, tokenizer, ctx, purpose="a policy")
-    ctx.record(ties=sum(row.preference == 1.5 for row in pairs.rows))
+    ctx.record(ties=sum(row.is_tie for row in pairs.rows))
     return sides_as_thumbs(pairs, unpaired=unpaired, seed=ctx.seed)
 
 

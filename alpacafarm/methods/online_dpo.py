@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from alpacafarm.judges.fresh import added, judge_inputs, judge_problems, tally, verdicts
-from alpacafarm.judges.knows import bill
+from alpacafarm.judges.fresh import added, annotator, judge_problems, tally, verdicts
 from alpacafarm.ports import Context, Engine, Inputs, LossFn, Upstream
 from alpacafarm.selection.pick import trained
 from alpacafarm.spec.base import Problem, refuse
 from alpacafarm.spec.judge import JudgeSpec
 from alpacafarm.spec.method import OnPolicySpec
-from alpacafarm.stage import NOTHING_TO_PAY, Stage
+from alpacafarm.stage import Stage
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,20 +57,15 @@ class Spec(OnPolicySpec):
 
 
 def plan(spec: Spec, up: Upstream) -> Stage:
-    needs, cost = spec.work, NOTHING_TO_PAY
-    if spec.judge is not None:
-        asked = judge_inputs(spec.judge, up)
-        cost = bill(spec.steps * spec.rollouts_per_step // 2, 1, spec.judge, "unlabeled")
-        needs += f", {cost.text}"
-    else:
-        asked = {"reward": up.reward()}
+    comparisons = spec.steps * spec.rollouts_per_step // 2
+    asked, bill = annotator(spec.judge, comparisons, up)
     return trained(
         "alpacafarm.methods.online_dpo:train",
         spec,
         up,
         inputs={"init": up.sft(), **asked, "rows": up.rows("unlabeled")},
-        needs=needs,
-        bill=cost,
+        needs=spec.work,
+        bill=bill,
     )
 
 
@@ -129,10 +123,7 @@ class Collector:
     def rollouts(self, step: int) -> tuple[Rollouts, list[Minibatch], list[float | None], dict[str, float]]:
         """This rank's responses, the micro-batches that they were measured on, of each pair the probability
         that the second is the better one (None: no pair), and what that cost on all ranks."""
-        import torch
-
-        from alpacafarm.rollout.onpolicy import Scale, draw, measured, minibatches, response_mask
-        from alpacafarm.training.rollouts import Rollouts
+        from alpacafarm.rollout.onpolicy import Scale, draw, measured_rollouts
 
         ctx, spec = self.ctx, self.spec
         drawn = draw(
@@ -146,26 +137,17 @@ class Collector:
         )
         with ctx.meter.phase("score"):
             raw, labels, cost = self.labels(drawn)
-        batches = minibatches(
-            drawn.rows,
-            batch_size=spec.optim.batch_size,
+        score_B = Scale(0.0, 1.0).standardised(raw, drawn.ended, missing_eos_penalty=spec.missing_eos_penalty)
+        rollouts, batches, _ = measured_rollouts(
+            self.policy,
+            self.reference,
+            drawn,
+            raw,
+            score_B,
+            spec=spec,
             pad_id=self.tokenizer.pad_token_id,
             ctx=ctx,
-            group=spec.group,
-        )
-        temperature = spec.sampling.temperature
-        with ctx.meter.phase("log-probabilities"):
-            own = measured(self.policy, batches, ["logprob_BT"], temperature=temperature)
-            reference = measured(self.reference, batches, ["logprob_BT"], temperature=temperature)
-        rollouts = Rollouts(
-            ended_B=torch.tensor(drawn.ended),
-            mask_BT=response_mask(batches),
-            logprob_BT=own["logprob_BT"],
-            reference_logprob_BT=reference["logprob_BT"],
-            raw=raw,
-            score_B=Scale(0.0, 1.0).standardised(
-                raw, drawn.ended, missing_eos_penalty=spec.missing_eos_penalty
-            ),
+            together=spec.group,
         )
         return rollouts, batches, labels, cost
 
@@ -202,19 +184,13 @@ class Collector:
 
 def pair_loss(policy: Engine, spec: Spec) -> LossFn[FreshPairs]:
     """The loss of the pairs that there are, summed over them; metrics as those of `methods.dpo`."""
-    from alpacafarm.ops.logprobs import sequence_sum
-    from alpacafarm.ops.preference import Side, labelled
+    from alpacafarm.methods.dpo import sides
+    from alpacafarm.ops.preference import labelled
 
     chosen_loss = losses(spec.beta)[spec.loss]
 
     def loss(batch: FreshPairs) -> tuple[Tensor, dict[str, Tensor]]:
-        mask = batch.sequences.mask_BT
-        stats = policy(batch.sequences, temperature=spec.sampling.temperature)
-        logprob_1, logprob_2 = sequence_sum(stats.logprob_BT, mask).chunk(2)
-        assert batch.reference_2B is not None
-        reference_1, reference_2 = batch.reference_2B.chunk(2)
-        tokens_1, tokens_2 = mask.sum(1).chunk(2)
-        side_1, side_2 = Side(logprob_1, reference_1, tokens_1), Side(logprob_2, reference_2, tokens_2)
+        side_1, side_2 = sides(policy, batch, temperature=spec.sampling.temperature)
         loss_B = labelled(chosen_loss, side_1, side_2, batch.probability_2_B, 1 - batch.probability_2_B)
         sign_B = (batch.probability_2_B - 0.5).sign()
         lead_B = sign_B * spec.beta * (side_2.logratio - side_1.logratio).detach()

@@ -128,9 +128,7 @@ class Collector:
 
     def rollouts(self, step: int) -> tuple[CriticRollouts, list[Minibatch]]:
         """This rank's rollouts, and the micro-batches that they were measured on."""
-        import torch
-
-        from alpacafarm.rollout.onpolicy import draw, measured, minibatches, response_mask
+        from alpacafarm.rollout.onpolicy import draw, measured_rollouts
         from alpacafarm.training.rollouts import CriticRollouts
 
         ctx, spec = self.ctx, self.spec
@@ -139,21 +137,18 @@ class Collector:
         )
         with ctx.meter.phase("score"):
             raw = self.scorer.score(drawn.rows)
-        batches = minibatches(drawn.rows, batch_size=spec.optim.batch_size, pad_id=self.pad_id, ctx=ctx)
-        temperature = spec.sampling.temperature
-        with ctx.meter.phase("log-probabilities"):
-            own = measured(self.policy, batches, ["logprob_BT", "value_BT"], temperature=temperature)
-            reference = measured(self.reference, batches, ["logprob_BT"], temperature=temperature)
-        rollouts = CriticRollouts(
-            ended_B=torch.tensor(drawn.ended),
-            mask_BT=response_mask(batches),
-            logprob_BT=own["logprob_BT"],
-            reference_logprob_BT=reference["logprob_BT"],
-            value_BT=own["value_BT"],
-            raw=raw,
-            score_B=self.scale.standardised(raw, drawn.ended, missing_eos_penalty=spec.missing_eos_penalty),
+        rollouts, batches, own = measured_rollouts(
+            self.policy,
+            self.reference,
+            drawn,
+            raw,
+            self.scale.standardised(raw, drawn.ended, missing_eos_penalty=spec.missing_eos_penalty),
+            spec=spec,
+            pad_id=self.pad_id,
+            ctx=ctx,
+            further=["value_BT"],
         )
-        return rollouts, batches
+        return CriticRollouts(**vars(rollouts), value_BT=own["value_BT"]), batches
 
 
 def ppo_loss(policy: Engine, spec: Spec) -> LossFn[RolloutBatch]:

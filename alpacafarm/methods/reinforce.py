@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from alpacafarm.judges.fresh import added, judge_inputs, judge_problems, tally, verdicts
-from alpacafarm.judges.knows import bill
+from alpacafarm.judges.fresh import added, annotator, judge_problems, tally, verdicts
 from alpacafarm.ports import Context, Engine, Inputs, LossFn, Upstream
 from alpacafarm.selection.pick import trained
 from alpacafarm.spec.base import Problem, refuse
 from alpacafarm.spec.judge import JudgeSpec
 from alpacafarm.spec.method import OnPolicySpec
-from alpacafarm.stage import NOTHING_TO_PAY, Stage
+from alpacafarm.stage import Stage
 from alpacafarm.stats.tournament import matches, tournament
 
 if TYPE_CHECKING:
@@ -123,21 +122,15 @@ class Spec(OnPolicySpec):
 
 
 def plan(spec: Spec, up: Upstream) -> Stage:
-    needs, cost = spec.work, NOTHING_TO_PAY
-    if spec.judge is not None:
-        asked = judge_inputs(spec.judge, up)
-        comparisons = spec.steps * spec.rollouts_per_step * (spec.samples_per_prompt - 1) // 2
-        cost = bill(comparisons, 1, spec.judge, "unlabeled")
-        needs += f", {cost.text}"
-    else:
-        asked = {"reward": up.reward()}
+    comparisons = spec.steps * spec.rollouts_per_step * (spec.samples_per_prompt - 1) // 2
+    asked, bill = annotator(spec.judge, comparisons, up)
     return trained(
         "alpacafarm.methods.reinforce:train",
         spec,
         up,
         inputs={"init": up.sft(), **asked, "rows": up.rows("unlabeled")},
-        needs=needs,
-        bill=cost,
+        needs=spec.work,
+        bill=bill,
     )
 
 
@@ -205,10 +198,7 @@ class Collector:
 
     def rollouts(self, step: int) -> tuple[Rollouts, list[Minibatch], dict[str, float]]:
         """This rank's rollouts, the micro-batches that they were measured on, and what judging cost."""
-        import torch
-
-        from alpacafarm.rollout.onpolicy import draw, measured, minibatches, response_mask
-        from alpacafarm.training.rollouts import Rollouts
+        from alpacafarm.rollout.onpolicy import draw, measured_rollouts
 
         ctx, spec = self.ctx, self.spec
         drawn = draw(
@@ -222,19 +212,15 @@ class Collector:
         )
         with ctx.meter.phase("score"):
             raw, cost = self.scores(drawn)
-        pad_id = self.tokenizer.pad_token_id
-        batches = minibatches(drawn.rows, batch_size=spec.optim.batch_size, pad_id=pad_id, ctx=ctx)
-        temperature = spec.sampling.temperature
-        with ctx.meter.phase("log-probabilities"):
-            own = measured(self.policy, batches, ["logprob_BT"], temperature=temperature)
-            reference = measured(self.reference, batches, ["logprob_BT"], temperature=temperature)
-        rollouts = Rollouts(
-            ended_B=torch.tensor(drawn.ended),
-            mask_BT=response_mask(batches),
-            logprob_BT=own["logprob_BT"],
-            reference_logprob_BT=reference["logprob_BT"],
-            raw=raw,
-            score_B=self.scale.standardised(raw, drawn.ended, missing_eos_penalty=spec.missing_eos_penalty),
+        rollouts, batches, _ = measured_rollouts(
+            self.policy,
+            self.reference,
+            drawn,
+            raw,
+            self.scale.standardised(raw, drawn.ended, missing_eos_penalty=spec.missing_eos_penalty),
+            spec=spec,
+            pad_id=self.tokenizer.pad_token_id,
+            ctx=ctx,
         )
         return rollouts, batches, cost
 

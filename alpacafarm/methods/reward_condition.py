@@ -52,7 +52,7 @@ def train(spec: Spec, inputs: Inputs, ctx: Context) -> None:
 
     tokenizer = ctx.tokenizer(inputs["init"], spec.control_tokens)
     judged = read_rows(inputs["pairs"].path / "pairs.jsonl", Preference)
-    decided = [pair for pair in judged if pair.preference != 1.5]
+    decided = [pair for pair in judged if not pair.is_tie]
     if not decided:
         raise SpecError(
             f"method={spec.name} needs pairs with a better side, and all of the {len(judged)} judged ones "
@@ -73,8 +73,8 @@ def conditioned(pairs: TokenPairs, tokenizer: PreTrainedTokenizerBase) -> list[T
     from alpacafarm.text.tokenise import with_prefix
 
     sides = list(zip(pairs.first, pairs.second, pairs.rows, strict=True))
-    chosen = [one if pair.preference < 1.5 else two for one, two, pair in sides]
-    rejected = [two if pair.preference < 1.5 else one for one, two, pair in sides]
+    chosen = [two if pair.is_second_better else one for one, two, pair in sides]
+    rejected = [one if pair.is_second_better else two for one, two, pair in sides]
     rows = []
     for token, side in ((GOOD, chosen), (BAD, rejected)):
         prompts = with_prefix(tokenizer, [row.prompt for row in side], token)

@@ -98,9 +98,9 @@ def demonstrations(artifact: Artifact, tokenizer: PreTrainedTokenizerBase, ctx: 
     if artifact.kind is Kind.PAIRS:
         pairs = read_rows(artifact.path / "pairs.jsonl", Preference)
         examples = [
-            Example(p.id, p.instruction, p.input, p.output_1 if p.preference < 1.5 else p.output_2)
+            Example(p.id, p.instruction, p.input, p.output_2 if p.is_second_better else p.output_1)
             for p in pairs
-            if p.preference != 1.5
+            if not p.is_tie
         ]
         ctx.record(ties=len(pairs) - len(examples))
         if not examples:

@@ -42,7 +42,7 @@ def show_plan(spec: RunSpec, plan: Plan) -> None:
             stage.key,
             state,
             " ".join([*parents, *given]),
-            stage.needs or stage.bill.text,
+            stage.cost,
             why,
         )
         table.add_row(*map(Text, cells))

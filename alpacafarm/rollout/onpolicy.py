@@ -18,11 +18,13 @@ from torch import Tensor
 from alpacafarm.data.rows import read_rows
 from alpacafarm.errors import ArtifactError, SpecError
 from alpacafarm.ports import Artifact, Context, Engine
+from alpacafarm.spec.method import OnPolicySpec
 from alpacafarm.spec.model import Sampling
 from alpacafarm.stats.seeds import stable_seed
 from alpacafarm.text.collate import SequenceBatch, Tokens, collate
 from alpacafarm.text.tokenise import Ids, encode_prompts, prefixed
 from alpacafarm.training.batches import deal
+from alpacafarm.training.rollouts import Rollouts
 from alpacafarm.types import Example, Pair
 
 
@@ -216,6 +218,43 @@ def response_mask(batches: Sequence[Minibatch]) -> Tensor:
     }
     length_B = torch.tensor([lengths[i] for i in range(len(lengths))])
     return torch.arange(max(1, int(length_B.max()))) < length_B[:, None]
+
+
+def measured_rollouts(
+    policy: Engine,
+    reference: Engine,
+    drawn: Responses,
+    raw: Sequence[float],
+    score_B: Tensor,
+    *,
+    spec: OnPolicySpec,
+    pad_id: int,
+    ctx: Context,
+    together: int = 1,
+    further: Sequence[str] = (),
+) -> tuple[Rollouts, list[Minibatch], dict[str, Tensor]]:
+    """This rank's rollouts, the micro-batches that they were measured on, and what the policy says beside
+    log-probabilities: its fields `further`, BT.
+
+    Args:
+        together: neighbouring rows that share a micro-batch.
+    """
+    batches = minibatches(
+        drawn.rows, batch_size=spec.optim.batch_size, pad_id=pad_id, ctx=ctx, group=together
+    )
+    temperature = spec.sampling.temperature
+    with ctx.meter.phase("log-probabilities"):
+        own = measured(policy, batches, ["logprob_BT", *further], temperature=temperature)
+        other = measured(reference, batches, ["logprob_BT"], temperature=temperature)
+    rollouts = Rollouts(
+        ended_B=torch.tensor(drawn.ended),
+        mask_BT=response_mask(batches),
+        logprob_BT=own["logprob_BT"],
+        reference_logprob_BT=other["logprob_BT"],
+        raw=raw,
+        score_B=score_B,
+    )
+    return rollouts, batches, own
 
 
 def over_epochs(minibatches: int, epochs: int, *, step: int, seed: int) -> list[int]:

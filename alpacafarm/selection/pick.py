@@ -9,11 +9,10 @@ from typing import Any
 from alpacafarm.artifacts.link import link_tree
 from alpacafarm.data.rows import read_outputs, read_rows
 from alpacafarm.judges import knows
-from alpacafarm.judges.knows import check_judge, recorded_file
+from alpacafarm.judges.knows import check_judge, judge_inputs
 from alpacafarm.ports import Artifact, Context, Inputs, Upstream
-from alpacafarm.rollout.decode import DecodeSpec
+from alpacafarm.rollout.decode import DecodeSpec, prompt_prefix
 from alpacafarm.spec.base import Strict
-from alpacafarm.spec.judge import RewardJudge
 from alpacafarm.spec.method import PickJudge, PickReward, PickStep, TrainedSpec
 from alpacafarm.stage import NOTHING_TO_PAY, Bill, Kind, Node, Stage
 from alpacafarm.stats.winrate import win_rate
@@ -86,15 +85,13 @@ def _by_judge(pick: PickJudge, training: Stage, up: Upstream) -> Stage:
         inputs={"policy": up.sft(), "rows": rows},
     )
     each = knows.bill(up.row_count("val"), 1, pick.judge, "val")
-    judge_inputs: Mapping[str, Node] = recorded_file(pick.judge, "method.pick")
-    if isinstance(pick.judge, RewardJudge):
-        judge_inputs = {"judge": up.reward()}
+    asked = judge_inputs(pick.judge, "method.pick", up)
     return up.stage(
         "pick by judge",
         "alpacafarm.selection.pick:by_judge",
         ByJudge(pick=pick),
         makes=Kind.POLICY,
-        inputs={"trained": training, "rows": rows, "opponents": opponents, **judge_inputs},
+        inputs={"trained": training, "rows": rows, "opponents": opponents, **asked},
         bill=Bill(f"for every snapshot {each.text}", None if each.judge_calls else 0),
     )
 
@@ -103,7 +100,7 @@ def by_step(spec: PickStep, inputs: Inputs, ctx: Context) -> None:
     """The policy after `spec.step` steps; where training ended before, as it was then."""
     found = snapshots(inputs["trained"])
     step = max((step for step in found if step <= spec.step), default=min(found))
-    publish(found[step], inputs["trained"], ctx, {"by": "step", "step": step})
+    publish(found[step], ctx, {"by": "step", "step": step})
 
 
 def by_reward(spec: ByReward, inputs: Inputs, ctx: Context) -> None:
@@ -113,11 +110,12 @@ def by_reward(spec: ByReward, inputs: Inputs, ctx: Context) -> None:
     rows = read_rows(inputs["rows"].path / "rows.jsonl", Example)
     scorer = ctx.scorer(inputs["reward"], vocabulary=ctx.vocabulary(inputs["trained"]))
     decoding = DecodeSpec(n=1, sampling=spec.pick.sampling, stream="pick", prompts=None)
+    found = snapshots(inputs["trained"])
     values = {
         step: statistics.fmean(scorer.score(answers(decoding, policy, rows, ctx).tokens))
-        for step, policy in snapshots(inputs["trained"]).items()
+        for step, policy in found.items()
     }
-    _publish_best(values, "reward", inputs["trained"], ctx)
+    _publish_best(found, values, "reward", ctx)
 
 
 def by_judge(spec: ByJudge, inputs: Inputs, ctx: Context) -> None:
@@ -129,12 +127,12 @@ def by_judge(spec: ByJudge, inputs: Inputs, ctx: Context) -> None:
     judge = ctx.judge(spec.pick.judge, inputs)
     opponents = {o.id: o for o in read_outputs(inputs["opponents"].path / "outputs.json")}
     decoding = DecodeSpec(n=1, sampling=spec.pick.sampling, stream="pick", prompts=None)
-    values = {}
-    for step, policy in snapshots(inputs["trained"]).items():
+    found, values = snapshots(inputs["trained"]), {}
+    for step, policy in found.items():
         verdicts = judge.compare(paired(answers(decoding, policy, rows, ctx).outputs, opponents))
         ctx.spend(judge_calls=sum(v.calls for v in verdicts), price_usd=sum(v.price_usd for v in verdicts))
         values[step] = win_rate([verdict.preference for verdict in verdicts]).win_rate
-    _publish_best(values, judge.name, inputs["trained"], ctx)
+    _publish_best(found, values, judge.name, ctx)
 
 
 def paired(outputs: list[Output], opponents: Mapping[str, Output]) -> list[Pair]:
@@ -154,15 +152,15 @@ def snapshots(trained: Artifact) -> dict[int, Artifact]:
     }
 
 
-def _publish_best(values: Mapping[int, float], by: str, trained: Artifact, ctx: Context) -> None:
+def _publish_best(found: Mapping[int, Artifact], values: Mapping[int, float], by: str, ctx: Context) -> None:
     step = max(values, key=values.__getitem__)
     told = {"by": by, "split": "val", "step": step, "values": {str(k): v for k, v in values.items()}}
-    publish(snapshots(trained)[step], trained, ctx, told)
+    publish(found[step], ctx, told)
 
 
-def publish(chosen: Artifact, trained: Artifact, ctx: Context, told: Mapping[str, Any]) -> None:
+def publish(chosen: Artifact, ctx: Context, told: Mapping[str, Any]) -> None:
     """`chosen` as the stage's policy, with what consumers must know of it."""
     if ctx.dist.rank == 0:
         inside = chosen.path / "model"
         link_tree(inside if inside.is_dir() else chosen.path, ctx.out / "model")
-    ctx.record(picked=told, prompt_prefix=trained.facts.get("prompt_prefix", ""))
+    ctx.record(picked=told, prompt_prefix=prompt_prefix(chosen))

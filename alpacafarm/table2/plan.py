@@ -33,8 +33,7 @@ def stage_table(
     for key, stage in stages.items():
         parents = [node for node in stage.inputs.values()]
         needs = [str(numbers[p.key]) if isinstance(p, Stage) else p.location for p in parents]
-        cost = stage.needs or stage.bill.text
-        cells = (stage.name, str(stage.makes), key, str(stage.seed), states[key], " ".join(needs), cost)
+        cells = (stage.name, str(stage.makes), key, str(stage.seed), states[key], " ".join(needs), stage.cost)
         table.add_row(*map(Text, (str(numbers[key]), *cells)))
     return table
 

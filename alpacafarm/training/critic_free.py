@@ -21,11 +21,11 @@ from alpacafarm.ops.advantage import (
 )
 from alpacafarm.ops.kl import Estimator as KLEstimator
 from alpacafarm.ops.kl import estimate
-from alpacafarm.ops.masked import Moments, masked_sum, moments, whiten
+from alpacafarm.ops.masked import masked_sum, moments, whiten
 from alpacafarm.ops.policy import PolicyTerms, clipped_surrogate
 from alpacafarm.ports import Dist
 from alpacafarm.text.collate import OverSequences, SequenceBatch
-from alpacafarm.training.rollouts import Rollouts
+from alpacafarm.training.rollouts import Rollouts, of_all_ranks
 
 Estimator = Literal["reinforce", "rloo", "grpo", "dr_grpo", "reinforce_pp"]
 Normalisation = Literal["token", "sequence", "constant"]
@@ -55,20 +55,16 @@ def advantages(
     reward_B = reward_BT.sum(1)
     if estimator == "reinforce_pp":
         to_go_BT = reward_to_go(reward_BT, mask_BT)
-        everywhere = _of_all_ranks(moments(to_go_BT, mask_BT), dist)
+        everywhere = of_all_ranks(moments(to_go_BT, mask_BT), dist)
         return Advantages(whiten(to_go_BT, mask_BT, everywhere, shift_mean=True), reward_BT)
     if estimator == "rloo":
         advantage_B = leave_one_out(reward_B, group)
     elif estimator == "reinforce":
-        everywhere = _of_all_ranks(moments(reward_B, torch.ones_like(reward_B)), dist)
+        everywhere = of_all_ranks(moments(reward_B, torch.ones_like(reward_B)), dist)
         advantage_B = reward_B - everywhere.mean.to(reward_B.dtype)
     else:
         advantage_B = group_relative(reward_B, group, scaled=estimator == "grpo")
     return Advantages(on_every_token(advantage_B, mask_BT), reward_BT)
-
-
-def _of_all_ranks(found: Moments, dist: Dist) -> Moments:
-    return found.combined(lambda x: torch.tensor(dist.total(x.tolist()), dtype=torch.float64))
 
 
 @dataclass(frozen=True)

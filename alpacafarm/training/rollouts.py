@@ -96,8 +96,10 @@ def advantages(rollouts: CriticRollouts, shaping: Shaping, dist: Dist, width: in
 
 def _population(x_BT: Tensor, mask_BT: Tensor, shaping: Shaping, dist: Dist) -> Moments:
     found = moments(x_BT, mask_BT)
-    if shaping.fidelity == "published":
-        return found
+    return found if shaping.fidelity == "published" else of_all_ranks(found, dist)
+
+
+def of_all_ranks(found: Moments, dist: Dist) -> Moments:
     return found.combined(lambda x: torch.tensor(dist.total(x.tolist()), dtype=torch.float64))
 
 

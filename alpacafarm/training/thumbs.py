@@ -65,9 +65,9 @@ def sides_as_thumbs(pairs: TokenPairs, *, unpaired: bool, seed: int) -> TokenThu
     rows: list[Tokens] = []
     is_desirable: list[bool] = []
     for first, second, row in zip(pairs.first, pairs.second, pairs.rows, strict=True):
-        if row.preference == 1.5:
+        if row.is_tie:
             continue
-        sides = [(first, row.preference < 1.5), (second, row.preference > 1.5)]
+        sides = [(first, not row.is_second_better), (second, row.is_second_better)]
         if unpaired:
             sides = [random.Random(stable_seed(seed, "side", row.id)).choice(sides)]
         rows += [tokens for tokens, _ in sides]

@@ -177,7 +177,7 @@ def test_published_and_corrected_differ_on_ties_alone():
     rows = [Tokens((5,), (6,)), Tokens((5,), (7,))]
     batch = collate_pairs([rows[0]] * 3, [rows[1]] * 3, [1.0, 0.5, 0.0], 0)
     referenced = with_reference([-1.0] * 3, [-2.0] * 3)(batch, range(3))
-    policy: Any = lambda _: SimpleNamespace(  # noqa: E731
+    policy: Any = lambda _, temperature: SimpleNamespace(  # noqa: E731
         logprob_BT=torch.tensor([[-3.0], [-3.0], [-1.0], [-1.0], [-1.0], [-3.0]])
     )
     losses = {
