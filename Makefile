@@ -6,11 +6,13 @@ SHELL := /bin/bash
 BIN := $(VENV)/bin
 READY := $(VENV)/.alpacafarm-ready
 
-# OVERRIDES are KEY=VALUE for every run; the others are of reproduce-table2, ROWS some of its rows.
+# OVERRIDES are KEY=VALUE for every run; the others are of reproduce-table2: ROWS some of its rows, JOBS runs
+# at the same time.
 SCALE ?= world
 SEEDS ?= 1,2,3
 DRY ?=
 ROWS ?=
+JOBS ?=
 OVERRIDES ?=
 
 .PHONY: help install quickstart reproduce-table2 overoptimisation test check format lint types bench wheel clean
@@ -30,7 +32,7 @@ quickstart: $(READY) ## PPO on simulated feedback in the embedded world: no key,
 
 reproduce-table2: $(READY) ## the paper's Table 2; SEEDS=1,2,3 SCALE=world|7b DRY=1 (plan and cost only)
 	"$(BIN)/python" -m alpacafarm.table2 --scale "$(SCALE)" --seeds "$(SEEDS)" \
-		$(if $(filter-out 0,$(DRY)),--dry) $(if $(ROWS),--rows "$(ROWS)") $(OVERRIDES)
+		$(if $(filter-out 0,$(DRY)),--dry) $(if $(ROWS),--rows "$(ROWS)") $(if $(JOBS),--jobs "$(JOBS)") $(OVERRIDES)
 
 overoptimisation: $(READY) ## win rates against proxy reward and KL: PPO over steps, best-of-n over n
 	"$(BIN)/python" -m alpacafarm.run -m recipe=overoptimisation hydra.sweep.dir=overoptimisation/ppo $(OVERRIDES)

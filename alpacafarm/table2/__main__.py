@@ -15,7 +15,7 @@ from alpacafarm.artifacts.manifest import to_json
 from alpacafarm.data.rows import write_text
 from alpacafarm.errors import AlpacaFarmError
 from alpacafarm.job import not_written
-from alpacafarm.table2 import page, plan, runs, table
+from alpacafarm.table2 import page, plan, runs, table, workers
 from alpacafarm.table2.progress import Progress
 from alpacafarm.table2.rows import SCALES, TRAINED
 from alpacafarm.table2.runs import Asked, Outcome
@@ -46,10 +46,17 @@ def parsed(arguments: Sequence[str] | None) -> tuple[Asked, bool]:
     parser.add_argument("--seeds", type=_numbers, default=(1, 2, 3), metavar="S,...", help="default: 1,2,3")
     parser.add_argument("--rows", type=_names, default=tuple(TRAINED), metavar="ROW,...", help="default: all")
     parser.add_argument("--out", type=Path, default=Path("table2"), help="default: table2")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="runs at the same time; default: one for each core, at most 4; 1 where a run takes all GPUs",
+    )
     parser.add_argument("--dry", action="store_true", help="print the plan of all runs and what it will cost")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for every run, such as store=DIR")
     found = parser.parse_args(arguments)
-    return Asked(found.scale, found.seeds, found.rows, found.out, tuple(found.overrides)), found.dry
+    jobs = min(workers.cores(), SCALES[found.scale].most_jobs) if found.jobs is None else found.jobs
+    return Asked(found.scale, found.seeds, found.rows, found.out, tuple(found.overrides), jobs), found.dry
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -77,7 +84,7 @@ def perform(asked: Asked, dry: bool) -> int:
         write_text(asked.out / "table2.md", page.markdown(shown))
         write_text(asked.out / "table2.html", page.html(shown))
 
-    outcomes = runs.carry_out(items, Progress(len(items)), update)
+    outcomes = runs.carry_out(items, Progress(len(items), jobs=asked.jobs), update, asked.jobs)
     print(f"Table: {asked.out / 'table2.html'}, also as .md and .json")
     codes = [outcome.exit_code for outcome in outcomes if outcome.failure is not None]
     return codes[0] if codes else 0

@@ -9,8 +9,8 @@ from alpacafarm.report.result import Result, duration, number
 class Progress:
     """`place` counts from 0 in the order of the runs."""
 
-    def __init__(self, total: int, stream: TextIO | None = None) -> None:
-        self.total, self.stream = total, stream or sys.stdout
+    def __init__(self, total: int, stream: TextIO | None = None, *, jobs: int = 1) -> None:
+        self.total, self.stream, self.jobs = total, stream or sys.stdout, jobs
         self.spent_s: list[float] = []
 
     def known(self, place: int, title: str, result: Result) -> None:
@@ -19,12 +19,13 @@ class Progress:
     def begins(self, place: int, title: str, *, to_do: int) -> None:
         left = ""
         if self.spent_s:  # runs differ, and the mean is all that is known of those to come
-            left = f", about {duration(sum(self.spent_s) / len(self.spent_s) * to_do)}"
+            left = f", about {duration(sum(self.spent_s) / len(self.spent_s) * to_do / self.jobs)}"
         self._tell(f"run {place + 1} of {self.total}: {title} ({to_do} to do{left})")
 
-    def ended(self, result: Result | None, failure: str | None, seconds: float) -> None:
+    def ended(self, place: int, result: Result | None, failure: str | None, seconds: float) -> None:
         self.spent_s.append(seconds)
-        self._tell(f"    {rates(result) if result else f'failed: {failure}'}, {duration(seconds)}")
+        told = rates(result) if result else f"failed: {failure}"
+        self._tell(f"    run {place + 1}: {told}, {duration(seconds)}")
 
     def _tell(self, line: str) -> None:
         print(line, file=self.stream, flush=True)

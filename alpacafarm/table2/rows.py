@@ -70,11 +70,15 @@ TRAINED = {row.name: row for row in ROWS if row.overrides is not None}
 
 @dataclass(frozen=True)
 class Scale:
-    """`judges` are those of each column, whom overrides of `eval.judge` replace."""
+    """`judges` are those of each column, whom overrides of `eval.judge` replace.
+
+    `most_jobs`: how many runs at the same time pay, where there is a core for each.
+    """
 
     overrides: tuple[str, ...]
     judges: Mapping[Column, tuple[str, ...]]
     is_short: bool = False
+    most_jobs: int = 4
     notes: tuple[str, ...] = ()
 
 
@@ -90,6 +94,7 @@ SCALES = {
     "7b": Scale(
         ("model=llama-7b", "data=alpaca_farm"),
         {column: ("eval/judge=reward",) for column in COLUMNS},
+        most_jobs=1,  # a run takes all GPUs
         notes=(
             "LLaMA 7B and AlpacaFarm's own data: 10,000 demonstrations, about 9,700 judged pairs of each "
             "kind, 20,001 unlabeled instructions, 805 for evaluation; published values of each method.",

@@ -1,4 +1,4 @@
-"""The runs behind the table: composed and checked together, then performed one after the other.
+"""The runs behind the table: composed and checked together, then performed, several at a time where asked.
 
 Each has a folder of its own, so the same command goes on where it was: a run that has its result is not
 touched, and what an unfinished one has made is in the store.
@@ -9,15 +9,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from alpacafarm import lookup, run
-from alpacafarm.errors import AlpacaFarmError
+from alpacafarm.errors import AlpacaFarmError, StageError
 from alpacafarm.job import Job, not_written, noted, perform, refuse
 from alpacafarm.report import folder as run_folder
 from alpacafarm.report.result import Result
+from alpacafarm.table2 import workers
 from alpacafarm.table2.progress import Progress
 from alpacafarm.table2.rows import COLUMNS, SCALES, TRAINED, Column, Row, Scale
 
@@ -35,6 +39,7 @@ class Asked:
     rows: tuple[str, ...]
     out: Path
     overrides: tuple[str, ...] = ()
+    jobs: int = 1  # runs at the same time
 
     def check(self) -> None:
         """SpecError with all that no run could be made of."""
@@ -45,6 +50,8 @@ class Asked:
                 problems.append(f"--rows {name}: no run here stands for such a row; {told}")
         if len(set(self.seeds)) < len(self.seeds) or not self.seeds:
             problems.append("--seeds: at least one, and each another, such as --seeds 1,2,3")
+        if self.jobs < 1:
+            problems.append(f"--jobs {self.jobs}: must be at least 1; leave it out for as many as suit")
         for override in self.overrides:
             key, equals, _ = override.partition("=")
             if not equals:
@@ -126,7 +133,10 @@ def overrides_of(asked: Asked, row: Row, column: Column) -> list[str]:
 
 
 def carry_out(
-    items: Sequence[Planned], progress: Progress, update: Callable[[Sequence[Outcome]], None]
+    items: Sequence[Planned],
+    progress: Progress,
+    update: Callable[[Sequence[Outcome]], None],
+    jobs: int = 1,
 ) -> list[Outcome]:
     """Performs what has no result yet; `update` gets all outcomes so far before the first run and after each.
 
@@ -138,12 +148,46 @@ def carry_out(
         if outcome.result is not None:
             progress.known(place, outcome.planned.title, outcome.result)
     update(outcomes)
-    for number, place in enumerate(to_do):
-        progress.begins(place, items[place].title, to_do=len(to_do) - number)
-        outcomes[place] = attempt(items[place])
-        progress.ended(outcomes[place].result, outcomes[place].failure, outcomes[place].seconds)
+    performed = in_turn if jobs == 1 else partial(at_once, jobs=jobs)
+    for place, outcome in performed(items, to_do, progress):
+        outcomes[place] = outcome
+        progress.ended(place, outcome.result, outcome.failure, outcome.seconds)
         update(outcomes)
     return outcomes
+
+
+def in_turn(
+    items: Sequence[Planned], to_do: Sequence[int], progress: Progress
+) -> Iterator[tuple[int, Outcome]]:
+    for number, place in enumerate(to_do):
+        progress.begins(place, items[place].title, to_do=len(to_do) - number)
+        yield place, attempt(items[place])
+
+
+def at_once(
+    items: Sequence[Planned], to_do: Sequence[int], progress: Progress, *, jobs: int
+) -> Iterator[tuple[int, Outcome]]:
+    """As `in_turn`, but `jobs` of them at the same time, begun in order."""
+    waiting, running = list(to_do), dict[Future[Outcome], int]()
+    with workers.processes(jobs) as pool:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                progress.begins(waiting[0], items[waiting[0]].title, to_do=len(waiting) + len(running))
+                place = waiting.pop(0)
+                running[pool.submit(workers.interruptible, attempt, items[place])] = place
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield running.pop(future), of_process(future)
+
+
+def of_process(future: Future[Outcome]) -> Outcome:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        raise StageError(
+            "the process of a run was killed, by the system where memory ran out; what was made is kept: "
+            "give the command again, with --jobs 1 if memory is short"
+        ) from None
 
 
 def earlier(item: Planned) -> Outcome:

@@ -25,13 +25,13 @@ TINY = (
 )
 
 
-def asked(*rows: str, overrides: tuple[str, ...] = ()) -> Asked:
-    return Asked("smoke", (1,), rows, Path("table2"), (*TINY, *overrides))
+def asked(*rows: str, overrides: tuple[str, ...] = (), jobs: int = 1) -> Asked:
+    return Asked("smoke", (1,), rows, Path("table2"), (*TINY, *overrides), jobs)
 
 
-def make(home: Path, *rows: str, overrides: tuple[str, ...] = ()) -> int:
+def make(home: Path, *rows: str, overrides: tuple[str, ...] = (), jobs: int = 1) -> int:
     os.chdir(home)
-    return command.perform(asked(*rows, overrides=overrides), dry=False)
+    return command.perform(asked(*rows, overrides=overrides, jobs=jobs), dry=False)
 
 
 POINTS = (  # in the order in which they come

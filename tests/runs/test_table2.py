@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from alpacafarm.errors import StageError
@@ -113,6 +114,34 @@ def test_killed_anywhere_ends_with_the_same_table(undisturbed, tmp_path):
             assert entry(table, row, column) == entry(told(undisturbed), row, column)
 
 
+def test_runs_at_the_same_time_give_the_same_table_and_share_stages(undisturbed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert tables.make(tmp_path, *ROWS, jobs=3) == 0
+    assert told(tmp_path) == told(undisturbed)
+    folders = {path.relative_to(tmp_path) for path in tmp_path.glob("store/*/*/artifact.json")}
+    assert folders == {path.relative_to(undisturbed) for path in undisturbed.glob("store/*/*/artifact.json")}
+    logs = [path.read_text() for path in tmp_path.rglob("run.log")]
+    assert len(logs) == 2 * len(ROWS)
+    assert sum(log.count("stage sft made in") for log in logs) == 1, logs
+
+
+def test_killed_with_runs_at_the_same_time_goes_on_and_leaves_no_process(undisturbed, tmp_path):
+    command = [sys.executable, "-m", "alpacafarm.table2", "--scale", "smoke", "--seeds", "1", "--jobs", "2"]
+    asked = [*command, "--rows", ",".join(ROWS), *tables.TINY]
+    for made in (2, 5):
+        process = subprocess.Popen(asked, cwd=tmp_path, stdout=subprocess.DEVNULL)
+        while process.poll() is None and len(list(tmp_path.glob("store/*/*/artifact.json"))) < made:
+            time.sleep(0.02)
+        workers = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        _, alive = psutil.wait_procs(workers, timeout=10)
+        assert workers
+        assert not alive
+    assert subprocess.run(asked, cwd=tmp_path, stdout=subprocess.DEVNULL).returncode == 0
+    assert told(tmp_path) == told(undisturbed)
+
+
 def test_a_failing_run_ends_no_other_and_is_told(undisturbed, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     perform, states = runs.perform, []
@@ -158,8 +187,18 @@ def test_a_result_of_other_stages_is_no_result_of_the_run(undisturbed, monkeypat
     assert runs.earlier(other).result is None
 
 
-def test_an_interrupted_command_says_so(tmp_path):
-    asked = ["--scale", "smoke", "--rows", "base", *tables.TINY, "upstream.base.epochs=400"]
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_an_interrupted_command_says_so(tmp_path, jobs):
+    asked = [
+        "--scale",
+        "smoke",
+        "--rows",
+        "base,sft10k",
+        "--jobs",
+        jobs,
+        *tables.TINY,
+        "upstream.base.epochs=400",
+    ]
     process = subprocess.Popen(
         [sys.executable, "-m", "alpacafarm.table2", *asked], cwd=tmp_path, stderr=subprocess.PIPE, text=True
     )
