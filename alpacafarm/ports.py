@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # a plan is made and printed without torch
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from alpacafarm.request import Answer, Failure, Request
     from alpacafarm.spec.base import Strict
     from alpacafarm.spec.judge import JudgeSpec
     from alpacafarm.spec.method import OptimSpec
@@ -145,6 +146,19 @@ class Judge(Protocol):
     name: str
 
     def compare(self, pairs: Sequence[Pair]) -> list[Verdict]: ...
+
+
+class Asker(Protocol):
+    """Asks models behind an API. What was paid for once is answered from the store, within the budget."""
+
+    def ask(self, requests: Iterable[Request]) -> Iterator[tuple[int, Answer | Failure]]:
+        """(position of the request, what came of it), in the order in which the answers arrive.
+
+        `requests` is read as it goes, never far ahead, so memory does not grow with its length. Each request
+        comes back exactly once; equal ones are asked once. An endpoint that nothing can be asked of (no
+        key, not reachable at all, unknown model) raises JudgeError.
+        """
+        ...
 
 
 class Scorer(Protocol):

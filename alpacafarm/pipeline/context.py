@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alpacafarm.errors import ArtifactError
+from alpacafarm.pipeline.judges import judge_of
 from alpacafarm.pipeline.scorer import scorer_of
 from alpacafarm.ports import Artifact, Dist, Engine, Head, Inputs, Judge, Progress, Sampled, Scorer, Tracker
 from alpacafarm.spec.cluster import ClusterSpec
-from alpacafarm.spec.judge import RecordedJudge, RewardJudge, WorldJudge
 from alpacafarm.spec.method import OptimSpec
 from alpacafarm.spec.model import ModelSpec, Sampling
 from alpacafarm.stage import content_key
 from alpacafarm.tracking.meter import Meter
 from alpacafarm.tracking.progress import progress
-from alpacafarm.types import Example
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -217,31 +216,7 @@ class StageContext:
         )
 
     def judge(self, spec: JudgeSpec, inputs: Inputs) -> Judge:
-        from alpacafarm.judges.recorded import RecordedVerdicts
-        from alpacafarm.judges.reward import RewardModelJudge
-        from alpacafarm.judges.world import WorldAnnotators
-
-        match spec:
-            case WorldJudge():
-                return WorldAnnotators(spec, self.seed)
-            case RecordedJudge():
-                return RecordedVerdicts(str(inputs["verdicts"].path))
-            case RewardJudge():
-                weights = inputs["reward"] if "reward" in inputs else inputs["judge"]
-                return RewardModelJudge(
-                    self._text_scores(weights), soft=spec.soft, name=f"reward-{weights.key}"
-                )
-
-    def _text_scores(self, weights: Artifact) -> Any:
-        from alpacafarm.text.tokenise import encode_rows
-
-        scorer, tokenizer = self.scorer(weights), self.tokenizer(weights)
-
-        def scores(texts: Sequence[tuple[str, str, str]]) -> list[float]:
-            rows = [Example("", instruction, given, output) for instruction, given, output in texts]
-            return scorer.score(encode_rows(tokenizer, self.model.prompt, rows))
-
-        return scores
+        return judge_of(self, spec, inputs)
 
     # Bookkeeping
 
