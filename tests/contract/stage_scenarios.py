@@ -22,6 +22,27 @@ from tests.unit.methods.test_reinforce import spec as critic_free_spec
 CHUNK = 7 * ARCHITECTURE.vocab_size  # logits; so few that ranks get different numbers of chunks
 BATCH = 7  # of 24 rows: uneven over two ranks and over micro-batches of 4, and a short last step
 
+IN_REWARD = {"kl_placement": "reward", "kl_estimator": "k1"}
+CRITIC_FREE: dict[str, dict[str, Any]] = {  # as their own YAML files, where that matters over ranks
+    "grpo": {},
+    "dr_grpo": {"estimator": "dr_grpo", "loss_normalisation": "constant"},
+    "rloo": {"estimator": "rloo", "clip": None, "loss_normalisation": "constant", **IN_REWARD},
+    "reinforce": {
+        "estimator": "reinforce",
+        "samples_per_prompt": 1,
+        "reward_std": None,
+        "clip": None,
+        "loss_normalisation": "constant",
+        **IN_REWARD,
+    },
+    "reinforce_pp": {
+        "estimator": "reinforce_pp",
+        "samples_per_prompt": 1,
+        "loss_normalisation": "token",
+        **IN_REWARD,
+    },
+}
+
 
 def cluster(stage: int | None) -> ClusterSpec:
     """DeepSpeed at a ZeRO stage, every tensor sharded at stage 3; plain torch for None."""
@@ -75,12 +96,10 @@ def train_all(dist: Dist, home: str, stages: list[int | None]) -> None:
             fresh_pairs_spec(optim=even.model_copy(update={"batch_size": 8}), **JUDGED),
             inputs(tiny),
         ),
-        "grpo": (
-            reinforce.train,
-            critic_free_spec(optim=even.model_copy(update={"batch_size": 8})),
-            inputs(tiny),
-        ),
     }
+    for name, changes in CRITIC_FREE.items():
+        critic_free = critic_free_spec(optim=even.model_copy(update={"batch_size": 8}), name=name, **changes)
+        runs[name] = (reinforce.train, critic_free, inputs(tiny))
     for stage in stages:
         ctx = tiny.context(f"reference-{stage}", cluster=cluster(stage), dist=dist)
         reference.measure(reference.ReferenceSpec(), {"policy": tiny.policy, "pairs": pairs}, ctx)

@@ -10,7 +10,7 @@ from alpacafarm.data.rows import read_rows, write_rows
 from alpacafarm.engine.dist import SingleProcess
 from alpacafarm.types import Example, Preference
 from tests.contract.ranks import run_ranks
-from tests.contract.stage_scenarios import train_all
+from tests.contract.stage_scenarios import CRITIC_FREE, train_all
 from tests.unit.methods.conftest import make, make_ensemble
 
 Log = list[dict[str, float]]
@@ -43,7 +43,7 @@ def read(path: Path) -> Log:
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
 @pytest.mark.parametrize(
-    "method", ["sft", "reward_condition", "rm", "ppo", "quark", "grpo", "online_dpo", "dpo", "kto"]
+    "method", ["sft", "reward_condition", "rm", "ppo", "quark", *CRITIC_FREE, "online_dpo", "dpo", "kto"]
 )
 def test_losses_are_those_of_plain_torch_on_one_rank(logs, method, stage):
     plain, sharded = logs[f"{method}-None"], logs[f"{method}-{stage}"]
@@ -56,7 +56,7 @@ def test_losses_are_those_of_plain_torch_on_one_rank(logs, method, stage):
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_rollouts_are_the_same_responses_on_any_number_of_ranks(logs, stage):
     first = ("reward/mean", "response_tokens/mean", "eos_rate", "kl")
-    for method in ("ppo", "grpo", "online_dpo"):
+    for method in ("ppo", *CRITIC_FREE, "online_dpo"):
         for name in first:
             plain = logs[f"{method}-None"][0][name]
             assert logs[f"{method}-{stage}"][0][name] == pytest.approx(plain, abs=1e-5)
