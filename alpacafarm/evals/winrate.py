@@ -12,7 +12,7 @@ from pydantic import Field
 
 from alpacafarm.data.rows import read_outputs, read_rows, write_rows, write_text
 from alpacafarm.errors import JudgeError, PlanError
-from alpacafarm.judges.knows import bill, check_judge, recorded_file
+from alpacafarm.judges.knows import bill, check_judge, judge_inputs
 from alpacafarm.ports import Artifact, Context, Inputs, Judge, Upstream
 from alpacafarm.rollout.decode import DecodeSpec
 from alpacafarm.spec.base import Strict
@@ -69,7 +69,8 @@ def plan(spec: Spec, up: Upstream, candidate: Stage) -> Stage:
         reward = up.reward()
     if reward is not None:
         inputs["reward"] = reward
-    inputs |= recorded_file(spec.judge, "eval")
+    if not isinstance(spec.judge, RewardJudge):
+        inputs |= judge_inputs(spec.judge, "eval", up)
     draws = spec.sft_draws if "sft" in inputs else 0
     return up.stage(
         "compare",

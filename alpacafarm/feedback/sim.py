@@ -13,7 +13,7 @@ from alpacafarm.judges.knows import bill, check_judge, judge_inputs
 from alpacafarm.ports import Context, Inputs, Upstream
 from alpacafarm.rollout.decode import DecodeSpec
 from alpacafarm.spec.feedback import FeedbackSpec
-from alpacafarm.spec.judge import JudgeSpec, RewardJudge
+from alpacafarm.spec.judge import JudgeSpec, runs_a_model
 from alpacafarm.spec.model import Sampling
 from alpacafarm.stage import Kind, Node, Stage
 from alpacafarm.stats.noise import flips
@@ -53,14 +53,13 @@ def annotated(spec: Spec, up: Upstream) -> Stage:
         makes=Kind.OUTPUTS,
         inputs={"policy": up.sft(), "rows": up.rows("preference")},
     )
-    uses_model = isinstance(spec.judge, RewardJudge)
     return up.stage(
         "annotate",
         "alpacafarm.feedback.sim:annotate",
         AnnotateSpec.model_validate(spec.canonical(exclude={"preferences"})),
         makes=Kind.PAIRS,
         inputs={"samples": samples, **judge_inputs(spec.judge, "feedback", up)},
-        uses_model=uses_model,
+        uses_model=runs_a_model(spec.judge),
         bill=bill(up.row_count("preference"), 1 - 2 * spec.flip_probability, spec.judge, "preference"),
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from alpacafarm.judges.knows import bill, check_judge, judge_inputs
 from alpacafarm.ports import Dist, Judge, Upstream
 from alpacafarm.spec.base import Problem
-from alpacafarm.spec.judge import JudgeSpec, RecordedJudge, RewardJudge
+from alpacafarm.spec.judge import JudgeSpec, PoolJudge, RecordedJudge, parts, runs_a_model
 from alpacafarm.stage import NOTHING_TO_PAY, Bill, Node
 from alpacafarm.types import Pair, Verdict
 
@@ -20,10 +20,21 @@ def judge_problems(judge: JudgeSpec | None, *, asked: bool, key: str, otherwise:
     if not asked and judge is not None:
         text = f".{key}={otherwise} asks no judge; set .{key}=judge, or leave method/judge out"
         return [Problem("judge", judge.kind, text)]
-    if isinstance(judge, RecordedJudge):
-        text = "a file cannot know responses that are yet to be sampled; set method/judge=world"
-        return [Problem("judge.kind", judge.kind, text)]
-    return []
+    if judge is None:
+        return []
+    text = "a file cannot know responses that are yet to be sampled; set method/judge=world"
+    problems = [
+        Problem(f"judge.{key}kind", part.kind, text)
+        for key, part in parts(judge)
+        if isinstance(part, RecordedJudge)
+    ]
+    if isinstance(judge, PoolJudge) and runs_a_model(judge):
+        text = (
+            "its members must not run models on this machine: processes would ask a model for unequally many "
+            "rows; leave members of kind reward and local out, or set method/judge=reward"
+        )
+        problems.append(Problem("judge.kind", judge.kind, text))
+    return problems
 
 
 def annotator(judge: JudgeSpec | None, comparisons: int, up: Upstream) -> tuple[dict[str, Node], Bill]:
@@ -40,9 +51,10 @@ def annotator(judge: JudgeSpec | None, comparisons: int, up: Upstream) -> tuple[
 def verdicts(judge: Judge, spec: JudgeSpec, pairs: Sequence[Pair]) -> list[Verdict]:
     """In the order of the pairs. Two equal texts are a tie that nobody is asked about.
 
-    But for a reward model: it costs nothing, and where it is sharded every rank must bring equally many rows.
+    But for a model of this machine: it costs nothing, and where it is sharded every rank must bring equally
+    many rows.
     """
-    differ = [isinstance(spec, RewardJudge) or pair.output_1 != pair.output_2 for pair in pairs]
+    differ = [runs_a_model(spec) or pair.output_1 != pair.output_2 for pair in pairs]
     told = iter(judge.compare([pair for pair, asked in zip(pairs, differ, strict=True) if asked]))
     return [next(told) if asked else Verdict(1.5, "equal") for asked in differ]
 

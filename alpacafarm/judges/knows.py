@@ -1,25 +1,38 @@
-"""What a judge must know before it is asked: the run's instructions, or the verdicts of a file."""
+"""What a judge must know before it is asked: the run's instructions, a file's verdicts, a model's weights."""
 
 from pathlib import Path
 
 from alpacafarm.data.plan import source_node
 from alpacafarm.errors import PlanError
+from alpacafarm.judges.pool import habits_of
 from alpacafarm.ports import Upstream
-from alpacafarm.spec.judge import JudgeSpec, RecordedJudge, RewardJudge, WorldJudge
+from alpacafarm.spec.judge import (
+    JudgeSpec,
+    PoolJudge,
+    RecordedJudge,
+    RewardJudge,
+    WorldJudge,
+    parts,
+)
 from alpacafarm.stage import Bill, Node
+from alpacafarm.stats.habits import asked_share
 
 
 def check_judge(judge: JudgeSpec, group: str, up: Upstream) -> None:
     """PlanError when the judge of `group` cannot know the run's instructions."""
-    if isinstance(judge, WorldJudge) and not up.has_gold:
-        raise PlanError(
-            f"{group}.judge.kind=world: the world's annotators only know the instructions of data=world, "
-            f"and this run has others; set {group}/judge=reward or {group}/judge=recorded, or data=world"
-        )
+    for key, part in parts(judge):
+        if isinstance(part, WorldJudge) and not up.has_gold:
+            raise PlanError(
+                f"{group}.judge.{key}kind=world: the world's annotators only know the instructions of "
+                f"data=world, and this run has others; set {group}/judge=reward or {group}/judge=recorded, "
+                "or data=world"
+            )
 
 
 def bill(rows: int | None, share: float, judge: JudgeSpec, split: str) -> Bill:
     """What judging `share` of the rows will cost. The judges that there are so far are all free of charge."""
+    if isinstance(judge, PoolJudge):
+        return pool_bill(rows, share, judge, split)
     if not isinstance(judge, WorldJudge):
         return Bill(f"no judge calls ({judge.kind}), 0 USD")
     if rows is None:
@@ -28,20 +41,38 @@ def bill(rows: int | None, share: float, judge: JudgeSpec, split: str) -> Bill:
     return Bill(f"about {calls:,} judge calls, 0 USD", calls)
 
 
+def pool_bill(rows: int | None, share: float, pool: PoolJudge, split: str) -> Bill:
+    """Of all members, each with its share of the pairs but for those that it abstains from or ties unseen."""
+    total = sum(member.weight for member in pool.members.values())
+    bills = [
+        bill(rows, share * member.weight / total * asked_share(habits_of(member.noise)), member.judge, split)
+        for member in pool.members.values()
+    ]
+    price_usd = sum(one.price_usd for one in bills)
+    if rows is None or any(one.judge_calls is None for one in bills):
+        whom = f"{len(bills)} annotators" if len(bills) > 1 else "an annotator"
+        return Bill(f"{share:.0%} of the {split} rows judge calls of {whom}", None, price_usd)
+    calls = sum(one.judge_calls or 0 for one in bills)
+    return Bill(f"about {calls:,} judge calls, {price_usd:.2f} USD", calls, price_usd)
+
+
 def judge_inputs(judge: JudgeSpec, group: str, up: Upstream) -> dict[str, Node]:
-    """What a stage takes in to ask the judge of `group`: a reward model, a file, or nothing."""
-    return {"judge": up.reward()} if isinstance(judge, RewardJudge) else recorded_file(judge, group)
+    """What a stage takes in to ask the judge of `group`: models, files, or nothing."""
+    inputs: dict[str, Node] = {}
+    for key, part in parts(judge):
+        where = f"{group}.judge.{key}"
+        if isinstance(part, RewardJudge):
+            inputs[f"{key}judge"] = up.reward()
+        elif isinstance(part, RecordedJudge):
+            inputs[f"{key}verdicts"] = recorded_file(f"{where}path", part.path)
+    return inputs
 
 
-def recorded_file(judge: JudgeSpec, group: str) -> dict[str, Node]:
-    """A recorded judge's file as the input `verdicts`, by its content: other verdicts are another stage.
+def recorded_file(key: str, path: str) -> Node:
+    """A recorded judge's file by its content: other verdicts are another stage.
 
-    Nothing for other judges. PlanError where there is no such file, before anything is trained.
+    PlanError where there is no such file, before anything is trained.
     """
-    if not isinstance(judge, RecordedJudge):
-        return {}
-    if not Path(judge.path).expanduser().is_file():
-        raise PlanError(
-            f"{group}.judge.path={judge.path}: there is no such file; set it to a file of judged pairs"
-        )
-    return {"verdicts": source_node(f"{group}.judge.path", judge.path)}
+    if not Path(path).expanduser().is_file():
+        raise PlanError(f"{key}={path}: there is no such file; set it to a file of judged pairs")
+    return source_node(key, path)

@@ -1,10 +1,11 @@
 """`judge` of feedback, evaluation and methods, and of `method.pick`: who compares two answers."""
 
-from typing import Annotated, Literal
+from collections.abc import Iterator
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from alpacafarm.spec.base import Strict
+from alpacafarm.spec.base import Problem, Strict, refuse
 
 
 class WorldJudge(Strict):
@@ -29,4 +30,61 @@ class RecordedJudge(Strict):
     path: str
 
 
-JudgeSpec = Annotated[WorldJudge | RewardJudge | RecordedJudge, Field(discriminator="kind")]
+class NoiseSpec(Strict):
+    """An annotator's faults on top of its judge's verdicts; 0 is none. Formulas: `alpacafarm.stats.habits`.
+
+    Abstentions and ties are drawn first and cost no judgement.
+    """
+
+    flip: float = Field(ge=0, le=1)  # probability that the verdict is reversed
+    position: float  # nats towards the output that is shown first, which a fair coin decides
+    length: float  # nats per factor e of length in characters: at 1, twice as long is twice as likely
+    style: float  # nats towards an output with a list
+    tie: float = Field(ge=0, le=1)  # probability of a tie
+    abstain: float = Field(ge=0, le=1)  # probability of no verdict, a failure "abstained"
+    drift: float  # added to `flip` from the first pair of a stage (0) to its last (all of it), linearly
+
+    @model_validator(mode="after")
+    def drift_stays_a_probability(self) -> Self:
+        if not 0 <= self.flip + self.drift <= 1:
+            text = (
+                f"with .flip={self.flip:g} the last pair would be flipped with probability "
+                f"{self.flip + self.drift:g}; set .drift between {-self.flip:g} and {1 - self.flip:g}"
+            )
+            refuse(Problem("drift", self.drift, text))
+        return self
+
+
+Single = WorldJudge | RewardJudge | RecordedJudge
+
+
+class MemberSpec(Strict):
+    """An annotator of a pool: drawn in proportion to its weight, it says what its judge does, with noise."""
+
+    weight: float = Field(gt=0)
+    judge: Annotated[Single, Field(discriminator="kind")]
+    noise: NoiseSpec | None
+
+
+class PoolJudge(Strict):
+    """Annotators by name. One of them is drawn for each pair, the same whichever output comes first."""
+
+    kind: Literal["pool"]
+    members: dict[str, MemberSpec] = Field(min_length=1)
+
+
+JudgeSpec = Annotated[Single | PoolJudge, Field(discriminator="kind")]
+
+
+def parts(judge: JudgeSpec) -> Iterator[tuple[str, Single]]:
+    """The judges that are asked, each with its key below the judge's: of a pool those of its members."""
+    if not isinstance(judge, PoolJudge):
+        yield "", judge
+        return
+    for name, member in judge.members.items():
+        yield f"members.{name}.judge.", member.judge
+
+
+def runs_a_model(judge: JudgeSpec) -> bool:
+    """Whether weights are loaded to judge: such a stage needs the devices."""
+    return any(isinstance(part, RewardJudge) for _, part in parts(judge))

@@ -14,7 +14,7 @@ from alpacafarm.spec.cluster import ClusterSpec
 from alpacafarm.spec.data import DataSpec, FilesData
 from alpacafarm.spec.eval import EvalSpec
 from alpacafarm.spec.feedback import FeedbackSpec
-from alpacafarm.spec.judge import RecordedJudge, RewardJudge
+from alpacafarm.spec.judge import RecordedJudge, RewardJudge, parts
 from alpacafarm.spec.method import MethodSpec, OnPolicySpec
 from alpacafarm.spec.model import ModelSpec, Sampling
 
@@ -146,16 +146,18 @@ class RunSpec(Strict):
     def _judge_problems(self) -> list[Problem]:
         problems = []
         for group in ("feedback", "eval"):
-            judge = getattr(getattr(self, group), "judge", None)
-            if group == "feedback" and isinstance(judge, RewardJudge) and self.given.rm is None:
-                text = (
-                    "given.rm=null, and the reward model would be trained on its own labels; "
-                    "set given.rm to a trained reward model or choose another feedback/judge"
-                )
-                problems.append(Problem("feedback.judge.kind", "reward", text))
-            if isinstance(judge, RecordedJudge) and not judge.path:
-                text = f"must name a file of judged pairs; set {group}.judge.path=FILE"
-                problems.append(Problem(f"{group}.judge.path", judge.path, text))
+            asked = getattr(getattr(self, group), "judge", None)
+            for key, judge in () if asked is None else parts(asked):
+                where = f"{group}.judge.{key}"
+                if group == "feedback" and isinstance(judge, RewardJudge) and self.given.rm is None:
+                    text = (
+                        "given.rm=null, and the reward model would be trained on its own labels; "
+                        "set given.rm to a trained reward model or choose another feedback/judge"
+                    )
+                    problems.append(Problem(f"{where}kind", "reward", text))
+                if isinstance(judge, RecordedJudge) and not judge.path:
+                    text = f"must name a file of judged pairs; set {where}path=FILE"
+                    problems.append(Problem(f"{where}path", judge.path, text))
         return problems
 
     def _data_problems(self) -> list[Problem]:

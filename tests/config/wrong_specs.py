@@ -377,6 +377,43 @@ TABLE = [
         "method=online_dpo method.optim.batch_size=63",
         r"^method\.optim\.batch_size=63: must be a multiple of the 2 responses to a prompt, .*=62",
     ),
+    # Pools
+    wrong(
+        "method=rm feedback/judge=noisy feedback.judge.members.noisy.noise.flip=1.5",
+        r"^feedback\.judge\.members\.noisy\.noise\.flip=1\.5: must be at most 1; set .*flip=1 or less",
+    ),
+    wrong(
+        "method=rm feedback/judge=noisy feedback.judge.members.noisy.noise.drift=-0.5",
+        r"^feedback\.judge\.members\.noisy\.noise\.drift=-0\.5: with feedback\.judge\.members\.noisy\.noise\."
+        r"flip=0\.1 .*; set feedback\.judge\.members\.noisy\.noise\.drift between -0\.1 and 0\.9",
+    ),
+    wrong(
+        "method=rm feedback/judge=noisy ~feedback.judge.members.noisy.noise",
+        r"^feedback\.judge\.members\.noisy\.noise is missing: .*; set feedback\.judge\.members\.noisy\.noise",
+    ),
+    wrong(
+        "method=rm feedback/judge=noisy feedback.judge.members.noisy.weight=0",
+        r"^feedback\.judge\.members\.noisy\.weight=0: must be greater than 0; set .* above 0",
+    ),
+    wrong(
+        "method=rm feedback/judge=noisy feedback.judge.members.noisy.judge.kind=pool",
+        r"^feedback\.judge\.members\.noisy\.judge\.kind=pool: must be .*world",
+    ),
+    wrong(
+        "method=rm feedback/judge=noisy feedback.judge.members.noisy.judge.kind=reward "
+        "~feedback.judge.members.noisy.judge.pool ~feedback.judge.members.noisy.judge.pool_seed "
+        "+feedback.judge.members.noisy.judge.soft=true",
+        r"^feedback\.judge\.members\.noisy\.judge\.kind=reward: given\.rm=null, .*; set given\.rm to",
+    ),
+    wrong(
+        f"method=rm {FILES} feedback/judge=pool data.preference={{rows}} eval=none",
+        r"^feedback\.judge\.members\.plain\.judge\.kind=world: .*; set feedback/judge=reward or",
+    ),
+    wrong(
+        "method=rloo method.reward=judge method.reward_std=null "
+        "method.judge={{kind:pool,members:{{a:{{weight:1.0,judge:{{kind:reward,soft:true}},noise:null}}}}}}",
+        r"^method\.judge\.kind=pool: its members must not run models on this machine",
+    ),
     # Machines
     wrong(
         "method=sft cluster.zero.stage=0 model.dtype=bfloat16",

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from alpacafarm.errors import PlanError
-from alpacafarm.judges.knows import recorded_file
+from alpacafarm.judges.knows import judge_inputs
 from alpacafarm.spec.judge import RecordedJudge, WorldJudge
 
 
 def key(path: Path) -> str:
-    return recorded_file(RecordedJudge(kind="recorded", path=str(path)), "eval")["verdicts"].key
+    return judge_inputs(RecordedJudge(kind="recorded", path=str(path)), "eval", None)["verdicts"].key
 
 
 def test_other_verdicts_at_the_same_path_give_another_key(tmp_path: Path):
@@ -28,4 +28,4 @@ def test_a_missing_file_is_refused_when_the_run_is_planned(tmp_path: Path):
 
 
 def test_other_judges_have_no_file():
-    assert recorded_file(WorldJudge(kind="world", pool="eval", pool_seed=0), "eval") == {}
+    assert judge_inputs(WorldJudge(kind="world", pool="eval", pool_seed=0), "eval", None) == {}
