@@ -235,7 +235,14 @@ def anywhere(spec: RunSpec) -> dict[str, Any]:
     told = spec.canonical()
     groups = {name: absolute(told[name]) for name in ("data", "given")}
     model = {**told["model"], "path": absolute(told["model"]["path"])}
-    return {**told, **groups, "model": model, "store": str(Path(spec.store).expanduser().resolve())}
+    api = {**told["api"], "prices": absolute(told["api"]["prices"])}
+    return {
+        **told,
+        **groups,
+        "model": model,
+        "api": api,
+        "store": str(Path(spec.store).expanduser().resolve()),
+    }
 
 
 def read_spec(path: Path) -> dict[str, Any]:

@@ -25,6 +25,10 @@ class JudgeError(AlpacaFarmError):
     """A judge could not be used at all (single failed verdicts are typed, counted and not raised)."""
 
 
+class BudgetError(AlpacaFarmError):
+    """The next request could pass the budget. What was answered is kept."""
+
+
 class StageError(AlpacaFarmError):
     """A stage failed; the message names the stage, its folder and its log."""
 

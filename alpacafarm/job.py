@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alpacafarm import compose
+from alpacafarm.api.prices import Prices
 from alpacafarm.errors import AlpacaFarmError, SpecError
 from alpacafarm.pipeline.devices import process_count
 from alpacafarm.pipeline.plan import Plan, make_plan
@@ -40,6 +41,8 @@ def checked(spec: RunSpec, overrides: Sequence[str]) -> Job:
         check_store(spec.store)
     with noted(problems):
         plan = make_plan(spec, eval_asked=any(o.startswith("eval=") for o in overrides))
+    with noted(problems):
+        Prices(spec.api)
     with noted(problems):
         world = process_count(spec)
     with noted(problems):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # a plan is made and printed without torch
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from alpacafarm.request import Answer, Failure, Request
+    from alpacafarm.request import Answer, Failure, Price, Request
     from alpacafarm.spec.base import Strict
     from alpacafarm.spec.judge import JudgeSpec
     from alpacafarm.spec.method import OptimSpec
@@ -274,6 +274,13 @@ class Context(Protocol):
 
     def judge(self, spec: JudgeSpec, inputs: Inputs) -> Judge: ...
 
+    def asker(self, label: str) -> Asker:
+        """Asks models behind the run's endpoints, within its budget. `label` is the annotator in the ledger.
+
+        All ranks call `ask`, each with requests of its own; rank 0 asks them all.
+        """
+        ...
+
     def progress(self, total: int, label: str) -> Progress: ...
 
     def record(self, **facts: Any) -> None:
@@ -295,6 +302,10 @@ class Upstream(Protocol):
 
     def row_count(self, split: str) -> int | None:
         """Rows of a split where they are known before they are made or read."""
+        ...
+
+    def price(self, model: str) -> Price:
+        """Of asking `model` at the run's endpoints. PlanError where it has no price and is not free."""
         ...
 
     def base(self) -> Node: ...

@@ -64,3 +64,21 @@ class Failure:
     message: str
     price_usd: float = 0.0
     calls: int = 0
+
+
+@dataclass(frozen=True)
+class Price:
+    """Of one model, in USD for a million tokens."""
+
+    per_million_in: float
+    per_million_out: float
+
+    def usd(self, tokens_in: float, tokens_out: float) -> float:
+        return (tokens_in * self.per_million_in + tokens_out * self.per_million_out) / 1e6
+
+    @property
+    def is_free(self) -> bool:
+        return self.per_million_in == 0 and self.per_million_out == 0
+
+
+FREE = Price(0.0, 0.0)

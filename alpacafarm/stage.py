@@ -51,11 +51,17 @@ class Given:
 
 @dataclass(frozen=True)
 class Bill:
-    """What a stage will ask of judges. `judge_calls` is None where that is not known before it runs."""
+    """What a stage will ask of judges. `judge_calls` is None where that is not known before it runs.
+
+    `models` are those that are asked behind an API; tokens are what they read and write.
+    """
 
     text: str = ""
     judge_calls: int | None = 0
     price_usd: float = 0.0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    models: tuple[str, ...] = ()
 
 
 NOTHING_TO_PAY = Bill()

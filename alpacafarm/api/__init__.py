@@ -1,1 +1,1 @@
-"""Models behind an OpenAI-compatible API: each answer is paid for once, kept, and within the budget."""
+"""Asking models behind OpenAI-compatible endpoints: everything paid for is kept, and no budget is passed."""

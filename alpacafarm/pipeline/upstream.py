@@ -2,13 +2,16 @@
 
 import json
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 
 from alpacafarm import lookup
+from alpacafarm.api.prices import Prices
 from alpacafarm.artifacts import manifest
 from alpacafarm.artifacts.fingerprint import fingerprint, is_hub_id
 from alpacafarm.data import plan as data_plan
 from alpacafarm.errors import PlanError
+from alpacafarm.request import Price
 from alpacafarm.spec.base import Strict
 from alpacafarm.spec.run import RunSpec
 from alpacafarm.stage import NOTHING_TO_PAY, Bill, Given, Kind, Node, Stage
@@ -31,6 +34,13 @@ class SpecUpstream:
 
     def row_count(self, split: str) -> int | None:
         return getattr(self.spec.data, split) if self.spec.data.kind == "world" else None
+
+    def price(self, model: str) -> Price:
+        return self._prices.of(model)
+
+    @cached_property
+    def _prices(self) -> Prices:
+        return Prices(self.spec.api)
 
     def base(self) -> Node:
         given, model = self.spec.given.base, self.spec.model

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, model_validator
 
+from alpacafarm.spec.api import ApiSpec, BudgetSpec
 from alpacafarm.spec.base import Problem, Strict, refuse
 from alpacafarm.spec.cluster import ClusterSpec
 from alpacafarm.spec.data import DataSpec, FilesData
@@ -86,6 +87,8 @@ class RunSpec(Strict):
     given: GivenSpec
     tracking: TrackingSpec
     cluster: ClusterSpec
+    api: ApiSpec
+    budget: BudgetSpec
 
     @model_validator(mode="after")
     def groups_agree(self) -> "RunSpec":

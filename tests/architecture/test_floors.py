@@ -27,6 +27,7 @@ FLOORS = [
 FLOOR = {name: level for level, names in enumerate(FLOORS) for name in names}
 
 AT_HOME = {  # each of these is visible in one place
+    "aiohttp": {"alpacafarm/api/http.py"},
     "datasets": {"alpacafarm/data/files.py"},
     "deepspeed": {"alpacafarm/engine/deepspeed.py"},
     "hydra": {"alpacafarm/run.py"},
@@ -34,6 +35,7 @@ AT_HOME = {  # each of these is visible in one place
     "omegaconf": {"alpacafarm/run.py", "alpacafarm/compose.py"},
     "peft": {"alpacafarm/models/load.py", "alpacafarm/models/lora.py"},
     "wandb": {"alpacafarm/tracking/tracker.py"},
+    "yaml": {"alpacafarm/api/prices.py"},
 }
 
 

@@ -20,6 +20,7 @@ HEAVY = {
     "wandb",
     "alpaca_eval",
     "openai",
+    "aiohttp",
 }
 PROBE = """
 import json, runpy, sys

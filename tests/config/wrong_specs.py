@@ -515,6 +515,31 @@ TABLE = [
         "spec={text} method=sft cluster=local",
         r"^spec=/.*: a saved spec has its groups already; leave method=sft, cluster=local out",
     ),
+    # Endpoints, prices and budget
+    wrong(
+        "method=sft api.endpoints.openai.base_url=http://me:secret@host/v1",
+        r"^api\.endpoints\.openai\.base_url=\.\.\.: must be http\(s\)://HOST.* without user, password",
+    ),
+    wrong(
+        "method=sft api.endpoints.openai.base_url=localhost:8000",
+        r"^api\.endpoints\.openai\.base_url=\.\.\.: ",
+    ),
+    wrong(
+        "method=sft api.endpoints.openai.concurrency=0",
+        r"^api\.endpoints\.openai\.concurrency=0: must be at least 1; set ",
+    ),
+    wrong(
+        "method=sft api=opnai",
+        r"^api=opnai: there is no such api; did you mean openai\?; known: local, openai",
+    ),
+    wrong(
+        "method=sft +api.endpoints.own={{free:true}}",
+        r"^api\.endpoints\.own\.base_url is missing: a value is required",
+    ),
+    wrong("method=sft api.prices={nothing}", r"^api\.prices=/.*nothing: cannot be read \(.*No such file"),
+    wrong("method=sft api.prices={list}", r"^api\.prices=/.*list\.json: must hold `MODEL: "),
+    wrong("method=sft budget.max_usd=-1", r"^budget\.max_usd=-1: must be at least 0; set budget\.max_usd=0"),
+    wrong("method=sft budget.max_calls=1.5", r"^budget\.max_calls=1\.5: must be a whole number; set"),
     # Hydra's grammar
     wrong("method=sft seed=[1", r"^seed=\[1: cannot be read .*; write KEY=VALUE"),
     wrong("method=sft seed=1,2", r"^Ambiguous value for argument 'seed=1,2'; .*add --multirun"),
