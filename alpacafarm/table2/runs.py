@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -167,17 +167,34 @@ def in_turn(
 def at_once(
     items: Sequence[Planned], to_do: Sequence[int], progress: Progress, *, jobs: int
 ) -> Iterator[tuple[int, Outcome]]:
-    """As `in_turn`, but `jobs` of them at the same time, begun in order."""
+    """As `in_turn`, but `jobs` of them at the same time."""
     waiting, running = list(to_do), dict[Future[Outcome], int]()
+    made = {key for place in set(range(len(items))) - set(to_do) for key in keys_of(items[place])}
     with workers.processes(jobs) as pool:
         while waiting or running:
             while waiting and len(running) < jobs:
-                progress.begins(waiting[0], items[waiting[0]].title, to_do=len(waiting) + len(running))
-                place = waiting.pop(0)
+                place = best_next(items, waiting, running.values(), made)
+                progress.begins(place, items[place].title, to_do=len(waiting) + len(running))
+                waiting.remove(place)
                 running[pool.submit(workers.interruptible, attempt, items[place])] = place
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
-                yield running.pop(future), of_process(future)
+                place = running.pop(future)
+                made |= keys_of(items[place])
+                yield place, of_process(future)
+
+
+def best_next(
+    items: Sequence[Planned], waiting: Sequence[int], running: Iterable[int], made: Set[str]
+) -> int:
+    """The first that shares fewest stages with what the running ones are about to make: it would wait for
+    these."""
+    busy = {key for place in running for key in keys_of(items[place])} - made
+    return min(waiting, key=lambda place: len(keys_of(items[place]) & busy))
+
+
+def keys_of(item: Planned) -> set[str]:
+    return {stage.key for stage in item.job.plan.stages}
 
 
 def of_process(future: Future[Outcome]) -> Outcome:

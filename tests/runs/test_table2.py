@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from alpacafarm.errors import StageError
 from alpacafarm.table2 import __main__ as command
 from alpacafarm.table2 import runs
+from alpacafarm.table2.runs import Asked
 from tests.runs import tables
 
 SERVER = multiprocessing.get_context("forkserver")
@@ -123,6 +125,16 @@ def test_runs_at_the_same_time_give_the_same_table_and_share_stages(undisturbed,
     logs = [path.read_text() for path in tmp_path.rglob("run.log")]
     assert len(logs) == 2 * len(ROWS)
     assert sum(log.count("stage sft made in") for log in logs) == 1, logs
+
+
+def test_what_runs_beside_another_run_does_not_wait_for_its_stages():
+    asked = Asked("smoke", (1, 2), ROWS, Path("table2"), tables.TINY, jobs=2)
+    items = runs.planned(asked)
+    places = range(len(items))
+    assert (items[0].title, items[6].seed) == ("LLaMA 7B on sim, seed 1", 2)
+    assert runs.best_next(items, places[1:], [0], set()) == 6  # another seed: the rows alone
+    assert runs.best_next(items, places[1:], [0], runs.keys_of(items[0])) == 1
+    assert runs.best_next(items, places[1:6], [0], set()) == 2  # decodes another policy
 
 
 def test_killed_with_runs_at_the_same_time_goes_on_and_leaves_no_process(undisturbed, tmp_path):
