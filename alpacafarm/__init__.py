@@ -1,3 +1,14 @@
 """AlpacaFarm: a declarative framework for research on learning from human feedback."""
 
+import importlib
+from typing import Any
+
 __version__ = "0.3.0"
+
+PYTHON_API = {"PairwiseAutoAnnotator": "alpacafarm.annotator.pairwise"}  # imported at their first use
+
+
+def __getattr__(name: str) -> Any:
+    if name in PYTHON_API:
+        return getattr(importlib.import_module(PYTHON_API[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -179,6 +179,29 @@ def shown(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
+def conf_dir() -> Path:
+    """`conf/` of the checkout, or the copy that an installed wheel carries inside the package."""
+    package = Path(__file__).parent
+    beside = package.parent / "conf"
+    return beside if (beside / "config.yaml").is_file() else package / "conf"
+
+
+def standalone(path: Path, around: Mapping[str, Any]) -> dict[str, Any]:
+    """One YAML file of a group without a run around it, but for the root keys `around` that it refers to."""
+    try:
+        file = OmegaConf.load(path)
+    except Exception as error:  # whatever the parser of YAML raises, the user needs the file's name
+        reason = " ".join(str(error).split())
+        raise SpecError(
+            f"{path}: cannot be read as YAML ({reason}); name a file with the keys of a group"
+        ) from None
+    if not isinstance(file, DictConfig):
+        raise SpecError(f"{path}: must hold keys with values; name a file with the keys of a group")
+    found = plain(OmegaConf.create({**around, path.stem: file}))[path.stem]
+    assert isinstance(found, dict)
+    return found
+
+
 def raw_config(cfg: DictConfig, overrides: Sequence[str], groups: Sequence[str]) -> dict[str, Any]:
     """The composed config as plain values; with `spec=FILE` the file's, under the other overrides."""
     if cfg.get("spec") is None:

@@ -28,18 +28,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from alpacafarm import compose, lookup
+from alpacafarm.compose import conf_dir
 from alpacafarm.errors import AlpacaFarmError, SpecError
 from alpacafarm.job import Job, check_store, checked, not_written, noted, perform, refuse
 
 INTERRUPTED = "interrupted; what was made is kept, the same command goes on"
 failures: list[int] = []  # exit codes of the jobs of this process; one that fails does not end a sweep
-
-
-def conf_dir() -> Path:
-    """`conf/` of the checkout, or the copy that an installed wheel carries inside the package."""
-    package = Path(__file__).parent
-    beside = package.parent / "conf"
-    return beside if (beside / "config.yaml").is_file() else package / "conf"
 
 
 def main() -> None:

@@ -27,9 +27,14 @@ def flips(row_ids: Sequence[str], p: float, seed: int) -> list[Fate]:
     Rows replaced at some p are replaced, by the same coin, at every larger p: rows judged at one noise level
     include those judged at a higher one.
     """
+    check_flip_probability(p)
+    return [_fate(row_id, p, seed) for row_id in row_ids]
+
+
+def check_flip_probability(p: float) -> float:
     if not 0 <= p <= 0.5:
         raise ValueError(f"label flip probability is {p}, must be between 0 and 0.5 (0.5 is pure chance)")
-    return [_fate(row_id, p, seed) for row_id in row_ids]
+    return p
 
 
 def _fate(row_id: str, p: float, seed: int) -> Fate:

@@ -20,7 +20,7 @@ FLOORS = [
     {"methods", "feedback", "evals"},
     {"pipeline"},
     {"compose", "report", "worker"},
-    {"job"},
+    {"job", "annotator"},
     {"run", "compare"},
     {"table2"},
 ]

@@ -1,4 +1,5 @@
 import math
+import random
 
 import pytest
 from pydantic import ValidationError
@@ -6,9 +7,13 @@ from pydantic import ValidationError
 from alpacafarm.errors import PlanError
 from alpacafarm.judges.knows import bill, check_judge, judge_inputs
 from alpacafarm.judges.pool import AnnotatorPool
+from alpacafarm.judges.world import WorldAnnotators
 from alpacafarm.pipeline.judges import members_of
 from alpacafarm.spec.judge import NoiseSpec, PoolJudge, RewardJudge, WorldJudge, runs_a_model
 from alpacafarm.types import Pair, Verdict
+from alpacafarm.world.demonstrations import Quality, demonstrate
+from alpacafarm.world.gold import preference
+from alpacafarm.world.tasks import tasks
 
 NOISE = {"flip": 0.0, "position": 0.0, "length": 0.0, "style": 0.0, "tie": 0.0, "abstain": 0.0, "drift": 0.0}
 WORLD = {"kind": "world", "pool": "eval", "pool_seed": 0}
@@ -183,6 +188,29 @@ def test_members_with_equal_judges_share_one():
     members = members_of(Told(), spec(ann=(1, None), bee=(1, {"flip": 0.1})), {})
     assert members["ann"] is members["bee"]
     assert members["ann"].seed == 3
+
+
+@pytest.mark.parametrize("flip", [0.1, 0.25])
+def test_agreement_with_gold_is_the_judges_own_but_for_the_flips(flip):
+    """a (1 - p) + (1 - a) p, where the judge itself agrees with gold in a share a of the pairs."""
+    rng = random.Random(0)
+    gold, pairs = [], []
+    for i, task in enumerate(tasks("preference", N, 0)):
+        one, two = (demonstrate(task, rng, Quality.SFT) for _ in range(2))
+        truth = preference(task, one, two)
+        if one != two and truth != 1.5:
+            gold.append(truth)
+            pairs.append(Pair(str(i), task.instruction, task.input, one, two))
+    world = WorldAnnotators(WorldJudge(**WORLD), seed=0)
+
+    def agreements(judge):
+        verdicts = judge.compare(pairs)
+        return sum(verdict.preference == truth for verdict, truth in zip(verdicts, gold, strict=True))
+
+    a = agreements(world) / len(gold)
+    assert 0.6 < a < 1
+    noisy = agreements(pool(spec(ann=(1, {"flip": flip})), world))
+    assert within_binomial_noise(noisy, len(gold), a * (1 - flip) + (1 - a) * flip)
 
 
 class Up:

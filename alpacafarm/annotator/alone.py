@@ -1,0 +1,51 @@
+"""A judge outside of a run: the stage around it is this process, with nothing to make."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from alpacafarm.annotator.config import keys_of
+from alpacafarm.engine.single import SingleProcess
+from alpacafarm.errors import SpecError
+from alpacafarm.pipeline.context import StageContext
+from alpacafarm.ports import Artifact, Inputs, Judge
+from alpacafarm.spec.cluster import ClusterSpec
+from alpacafarm.spec.judge import JudgeSpec, RecordedJudge, RewardJudge, parts
+from alpacafarm.stage import Kind
+from alpacafarm.tracking.tracker import Fanout
+
+
+def judge_alone(spec: JudgeSpec, *, seed: int) -> Judge:
+    """The judge of this process. SpecError for one that only a run has."""
+    return context(seed).judge(spec, inputs_of(spec))
+
+
+def inputs_of(spec: JudgeSpec) -> Inputs:
+    """What a plan would give the judge: files and models by their place."""
+    inputs: dict[str, Artifact] = {}
+    for key, part in parts(spec):
+        if isinstance(part, RewardJudge):
+            raise SpecError(
+                f"annotators_config.{key}kind=reward: that is the reward model of a run, and here is none; "
+                "set kind to another"
+            )
+        if isinstance(part, RecordedJudge):
+            inputs[f"{key}verdicts"] = Artifact(Path(part.path).expanduser(), Kind.ROWS, "")
+    return inputs
+
+
+def context(seed: int) -> StageContext:
+    """A stage of one process without a model."""
+    cluster = {**keys_of("local", "cluster", "cluster", {}), "engine": "plain", "processes": 1}
+    nowhere = Path(tempfile.gettempdir())  # a judge writes nothing
+    return StageContext(
+        name="annotator",
+        seed=seed,
+        out=nowhere,
+        scratch=nowhere,
+        model=None,
+        cluster=ClusterSpec.model_validate(cluster),
+        dist=SingleProcess(),
+        track=Fanout(),
+    )
