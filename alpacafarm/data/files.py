@@ -15,7 +15,7 @@ from alpacafarm.data.plan import FileRows
 from alpacafarm.data.rows import write_rows
 from alpacafarm.errors import SpecError
 from alpacafarm.ports import Context, Inputs
-from alpacafarm.types import Example, Preference, Thumb
+from alpacafarm.types import Example, Pair, Preference, Thumb
 
 Located = Iterator[tuple[str, Any]]  # "file:line" or "file[index]", and what stands there
 ANSWERED = ("sft", "val", "eval")  # splits of demonstrations and references: a row without one is malformed
@@ -178,6 +178,18 @@ def example(row: Any, row_id: str, where: str, *, answered: bool = False) -> Exa
         _text(fields, "input", where, ""),
         _text(fields, "output", where, None if answered else ""),
         _text(fields, "dataset", where, ""),
+    )
+
+
+def pair(row: Any, row_id: str, where: str) -> Pair:
+    """`instruction, input, output_1, output_2` (texts): two answers that nobody needs to have judged."""
+    fields = _mapping(row, where)
+    return Pair(
+        row_id,
+        _text(fields, "instruction", where),
+        _text(fields, "input", where, ""),
+        _text(fields, "output_1", where),
+        _text(fields, "output_2", where),
     )
 
 

@@ -15,7 +15,7 @@ FLOORS = [
     {"ports"},
     {"artifacts", "engine", "models", "tracking", "launchers", "api"},
     {"data", "training"},
-    {"rollout", "judges"},
+    {"rollout", "judges", "label"},
     {"selection"},
     {"methods", "feedback", "evals"},
     {"pipeline"},
@@ -34,6 +34,8 @@ AT_HOME = {  # each of these is visible in one place
     "matplotlib": {"alpacafarm/report/plots.py"},
     "omegaconf": {"alpacafarm/run.py", "alpacafarm/compose.py"},
     "peft": {"alpacafarm/models/load.py", "alpacafarm/models/lora.py"},
+    "starlette": {"alpacafarm/label/app.py"},
+    "uvicorn": {"alpacafarm/label/__main__.py"},
     "wandb": {"alpacafarm/tracking/tracker.py"},
     "yaml": {"alpacafarm/api/prices.py"},
 }
