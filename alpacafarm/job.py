@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from alpacafarm import compose
 from alpacafarm.api.prices import Prices
-from alpacafarm.errors import AlpacaFarmError, SpecError
+from alpacafarm.errors import AlpacaFarmError, NeedsLabels, SpecError
 from alpacafarm.pipeline.devices import process_count
 from alpacafarm.pipeline.plan import Plan, make_plan
 from alpacafarm.report import folder as run_folder
@@ -83,11 +83,17 @@ def perform(job: Job, folder: Path) -> RunReport:
         done = execute(job.plan, store, launcher, settings.model_dump_json(indent=1))
         report = run_report(spec, job.plan, done, time.perf_counter() - started)
     except (AlpacaFarmError, OSError) as error:
-        run_folder.note_failure(folder, str(error))
+        run_folder.note_failure(folder, str(error), waits=isinstance(error, NeedsLabels))
         raise
     write_report(folder / run_folder.REPORT, report)
     write_text(folder / run_folder.RESULT, report.result.to_json() + "\n")
     return report
+
+
+def exit_code(codes: Sequence[int]) -> int:
+    """Of several runs' failures: the first's. That some wait for people counts where nothing else failed."""
+    failed = [code for code in codes if code != NeedsLabels.exit_code]
+    return [*failed, *codes, 0][0]
 
 
 def spec_json(spec: RunSpec) -> str:

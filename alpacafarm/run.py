@@ -30,7 +30,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from alpacafarm import compose, lookup
 from alpacafarm.compose import conf_dir
 from alpacafarm.errors import AlpacaFarmError, SpecError
-from alpacafarm.job import Job, check_store, checked, not_written, noted, perform, refuse
+from alpacafarm.job import Job, check_store, checked, exit_code, not_written, noted, perform, refuse
 
 INTERRUPTED = "interrupted; what was made is kept, the same command goes on"
 failures: list[int] = []  # exit codes of the jobs of this process; one that fails does not end a sweep
@@ -55,7 +55,7 @@ def main() -> None:
     except KeyboardInterrupt:
         print(INTERRUPTED, file=sys.stderr)
         sys.exit(130)
-    sys.exit(failures[0] if failures else 0)
+    sys.exit(exit_code(failures))
 
 
 def settle() -> None:

@@ -17,17 +17,23 @@ FAILURE = "failure.json"
 
 @dataclass(frozen=True)
 class RunFolder:
-    """`result` is None for a run that failed, which has a `failure`, and for one that has not ended."""
+    """`result` is None for a run that failed, which has a `failure`, and for one that has not ended.
+
+    One that `waits` for people has what they are asked for as its failure.
+    """
 
     path: Path
     overrides: Mapping[str, str]
     spec: Mapping[str, Any]
     result: Result | None
     failure: str | None
+    waits: bool = False
 
     @property
     def state(self) -> str:
-        return "done" if self.result else "failed" if self.failure else "unfinished"
+        if self.result or not self.failure:
+            return "done" if self.result else "unfinished"
+        return "waiting" if self.waits else "failed"
 
 
 def begin(folder: Path, spec: str, overrides: Sequence[str]) -> None:
@@ -38,8 +44,8 @@ def begin(folder: Path, spec: str, overrides: Sequence[str]) -> None:
     write_text(folder / OVERRIDES, to_json(list(overrides)))
 
 
-def note_failure(folder: Path, message: str) -> None:
-    write_text(folder / FAILURE, to_json({"message": message}))
+def note_failure(folder: Path, message: str, *, waits: bool = False) -> None:
+    write_text(folder / FAILURE, to_json({"message": message, "waits": waits}))
 
 
 def find(places: Iterable[Path]) -> list[Path]:
@@ -59,14 +65,15 @@ def _counting(path: Path) -> list[tuple[int, str]]:
 def read(path: Path) -> RunFolder:
     """ValueError names a file that cannot be read."""
     overrides = (str(text).partition("=") for text in _json(path / OVERRIDES, list))
-    failure = _json(path / FAILURE, dict).get("message")
+    failure = _json(path / FAILURE, dict)
     result = path / RESULT
     return RunFolder(
         path,
         {key.lstrip("+~"): value for key, _, value in overrides},
         _json(path / SPEC, dict),
         _result(result) if result.is_file() else None,
-        failure,
+        failure.get("message"),
+        failure.get("waits", False),
     )
 
 

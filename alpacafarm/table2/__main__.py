@@ -14,7 +14,7 @@ from alpacafarm import run
 from alpacafarm.artifacts.manifest import to_json
 from alpacafarm.data.rows import write_text
 from alpacafarm.errors import AlpacaFarmError
-from alpacafarm.job import not_written
+from alpacafarm.job import exit_code, not_written
 from alpacafarm.table2 import page, plan, runs, table, workers
 from alpacafarm.table2.progress import Progress
 from alpacafarm.table2.rows import SCALES, TRAINED
@@ -53,7 +53,12 @@ def parsed(arguments: Sequence[str] | None) -> tuple[Asked, bool]:
         help="runs at the same time; default: one for each core, at most 4; 1 where a run takes all GPUs",
     )
     parser.add_argument("--dry", action="store_true", help="print the plan of all runs and what it will cost")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for every run, such as store=DIR")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="for every run, such as store=DIR; human:KEY=VALUE for those on human feedback",
+    )
     found = parser.parse_args(arguments)
     jobs = min(workers.cores(), SCALES[found.scale].most_jobs) if found.jobs is None else found.jobs
     return Asked(found.scale, found.seeds, found.rows, found.out, tuple(found.overrides), jobs), found.dry
@@ -86,8 +91,7 @@ def perform(asked: Asked, dry: bool) -> int:
 
     outcomes = runs.carry_out(items, Progress(len(items), jobs=asked.jobs), update, asked.jobs)
     print(f"Table: {asked.out / 'table2.html'}, also as .md and .json")
-    codes = [outcome.exit_code for outcome in outcomes if outcome.failure is not None]
-    return codes[0] if codes else 0
+    return exit_code([outcome.exit_code for outcome in outcomes if outcome.failure is not None])
 
 
 if __name__ == "__main__":

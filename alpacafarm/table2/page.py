@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from markupsafe import Markup
 
@@ -67,8 +67,13 @@ def main_line(shown: Table, row: Row) -> list[str]:
         for who, cell in cells.items():
             rank = shown.ranks[f"{who}, {column}"].get(row.name)
             told = cell_text(cell, 1) if rank is None else f"{cell_text(cell, 1)} ({rank:g})"
-            line.append("failed" if who == "ours" and found and found.failed and cell is None else told)
+            line.append(told if found is None or who != "ours" or cell else missing(found) or told)
     return line
+
+
+def missing(found: Entry) -> str | None:
+    """Why a row without a result has none, where that is known."""
+    return "failed" if found.failed else "needs labels" if found.unlabelled else None
 
 
 def detail_line(row: Row, found: Entry, seeds: Sequence[int]) -> list[str]:
@@ -101,12 +106,20 @@ def _interval(found: Interval | None) -> str:
 
 
 def failures(shown: Table) -> list[tuple[str, str]]:
+    return _messages(shown, lambda entry: entry.failed)
+
+
+def unlabelled(shown: Table) -> list[tuple[str, str]]:
+    return _messages(shown, lambda entry: entry.unlabelled)
+
+
+def _messages(shown: Table, of: Callable[[Entry], Mapping[int, str]]) -> list[tuple[str, str]]:
     return [
         (f"{row.label} on {column}, seed {seed}", message)
         for row in ROWS
         for column in COLUMNS
         if (row.name, column) in shown.entries
-        for seed, message in shown.entries[row.name, column].failed.items()
+        for seed, message in of(shown.entries[row.name, column]).items()
     ]
 
 
@@ -116,7 +129,9 @@ def summary(shown: Table) -> list[str]:
     done, failed = sum(len(e.seeds) for e in entries), sum(len(e.failed) for e in entries)
     waiting = sum(len(e.waiting) for e in entries)
     seeds = ", ".join(map(str, shown.seeds))
-    lines = [f"scale {shown.scale}, seeds {seeds}: {done} runs done, {failed} failed, {waiting} to come"]
+    people = f"{len(unlabelled(shown))} need labels, " if unlabelled(shown) else ""
+    told = f"{done} runs done, {failed} failed, {people}{waiting} to come"
+    lines = [f"scale {shown.scale}, seeds {seeds}: {told}"]
     for column in COLUMNS:
         judges = {
             judge: None for row in ROWS if (e := shown.entries.get((row.name, column))) for judge in e.judges
@@ -134,8 +149,9 @@ def markdown(shown: Table) -> str:
     if shown.agreements:
         lines += ["", "## Do the columns order the methods alike?", ""]
         lines += _markdown(AGREEMENT, agreement_lines(shown.agreements))
-    lines += ["", "## Failed", ""] if failures(shown) else []
-    lines += [f"- {run}: {' '.join(message.split())}" for run, message in failures(shown)]
+    for title, found in (("Failed", failures(shown)), ("Waiting for people", unlabelled(shown))):
+        lines += ["", f"## {title}", ""] if found else []
+        lines += [f"- {run}: {' '.join(message.split())}" for run, message in found]
     return "\n".join([*lines, "", *MEANINGS]) + "\n"
 
 
@@ -152,7 +168,7 @@ def html(shown: Table) -> str:
         main=(MAIN, [main_line(shown, row) for row in ROWS]),
         details={column: (DETAILS, details(shown, column)) for column in COLUMNS},
         agreement=(AGREEMENT, agreement_lines(shown.agreements)),
-        failures=failures(shown),
+        messages={"Failed": failures(shown), "Waiting for people": unlabelled(shown)},
         meanings=MEANINGS,
         plots=[Markup(drawing) for drawing in drawings(shown) if drawing],
     )

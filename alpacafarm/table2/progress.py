@@ -22,9 +22,9 @@ class Progress:
             left = f", about {duration(sum(self.spent_s) / len(self.spent_s) * to_do / self.jobs)}"
         self._tell(f"run {place + 1} of {self.total}: {title} ({to_do} to do{left})")
 
-    def ended(self, place: int, result: Result | None, failure: str | None, seconds: float) -> None:
+    def ended(self, place: int, result: Result | None, failure: str, seconds: float) -> None:
         self.spent_s.append(seconds)
-        told = rates(result) if result else f"failed: {failure}"
+        told = rates(result) if result else failure
         self._tell(f"    run {place + 1}: {told}, {duration(seconds)}")
 
     def _tell(self, line: str) -> None:

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from alpacafarm import lookup, run
-from alpacafarm.errors import AlpacaFarmError, StageError
+from alpacafarm.errors import AlpacaFarmError, NeedsLabels, StageError
 from alpacafarm.job import Job, not_written, noted, perform, refuse
 from alpacafarm.report import folder as run_folder
 from alpacafarm.report.result import Result
@@ -32,7 +32,10 @@ RUNS = "runs"  # the folder of the run folders
 
 @dataclass(frozen=True)
 class Asked:
-    """What the command line asks for. `overrides` hold for every run and win over all others."""
+    """What the command line asks for. `overrides` hold for every run and win over all others.
+
+    One that begins with a column and a colon, `human:feedback/judge=people`, holds for that column's runs.
+    """
 
     scale: str
     seeds: tuple[int, ...]
@@ -53,7 +56,7 @@ class Asked:
         if self.jobs < 1:
             problems.append(f"--jobs {self.jobs}: must be at least 1; leave it out for as many as suit")
         for override in self.overrides:
-            key, equals, _ = override.partition("=")
+            key, equals, _ = _in_column(override)[1].partition("=")
             if not equals:
                 problems.append(f"{override}: cannot be read; write KEY=VALUE")
             elif key in ("seed", "action", "method", "feedback", "name"):
@@ -86,6 +89,11 @@ class Outcome:
     exit_code: int = 0
     seconds: float = 0.0  # of this process
 
+    @property
+    def waits(self) -> bool:
+        """For people's labels: its failure says where."""
+        return self.exit_code == NeedsLabels.exit_code
+
 
 def planned(asked: Asked) -> list[Planned]:
     """Every run, in the order in which to perform them. SpecError lists what is wrong with any of them.
@@ -117,9 +125,8 @@ def _with_each_seed(asked: Asked, row: Row, column: Column, problems: list[str])
 def overrides_of(asked: Asked, row: Row, column: Column) -> list[str]:
     """The command line of a cell, without its seed. Of two values for a key the later one stands."""
     scale: Scale = SCALES[asked.scale]
-    own_judge = any(
-        override.startswith(("eval=", "eval/judge=", "eval.judge")) for override in asked.overrides
-    )
+    own = [text for only, text in map(_in_column, asked.overrides) if only in (None, column)]
+    own_judge = any(override.startswith(("eval=", "eval/judge=", "eval.judge")) for override in own)
     parts = [
         *(row.overrides or ()),
         f"feedback={column}",
@@ -127,9 +134,15 @@ def overrides_of(asked: Asked, row: Row, column: Column) -> list[str]:
         *scale.overrides,
         *(() if own_judge else scale.judges[column]),
         *(row.smoke if scale.is_short else ()),
-        *asked.overrides,
+        *own,
     ]
     return list({override.partition("=")[0].lstrip("+"): override for override in parts}.values())
+
+
+def _in_column(override: str) -> tuple[str | None, str]:
+    """The only column that an override holds for, None for all, and the override."""
+    column, colon, rest = override.partition(":")
+    return (column, rest) if colon and column in COLUMNS else (None, override)
 
 
 def carry_out(
@@ -151,7 +164,8 @@ def carry_out(
     performed = in_turn if jobs == 1 else partial(at_once, jobs=jobs)
     for place, outcome in performed(items, to_do, progress):
         outcomes[place] = outcome
-        progress.ended(place, outcome.result, outcome.failure, outcome.seconds)
+        told = str(outcome.failure) if outcome.waits else f"failed: {outcome.failure}"
+        progress.ended(place, outcome.result, told, outcome.seconds)
         update(outcomes)
     return outcomes
 

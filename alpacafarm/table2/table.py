@@ -45,12 +45,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class Entry:
-    """One row in one column of the table: `cells` by measure, `failed` messages by seed."""
+    """One row in one column of the table: `cells` by measure, `failed` messages by seed.
+
+    `unlabelled`, in the same way, are runs that wait for people.
+    """
 
     cells: Mapping[str, Cell] = field(default_factory=dict)
     seconds: float | None = None
     seeds: tuple[int, ...] = ()
     failed: Mapping[int, str] = field(default_factory=dict)
+    unlabelled: Mapping[int, str] = field(default_factory=dict)
     waiting: tuple[int, ...] = ()
     judges: tuple[str, ...] = ()
     runs: tuple[str, ...] = ()
@@ -112,7 +116,8 @@ def entry(outcomes: Sequence[Outcome], seconds: Mapping[Path, float]) -> Entry:
         cells={name: cell(found) for name, found in values.items()},
         seconds=math.fsum(spent) / len(spent) if spent else None,
         seeds=tuple(outcome.planned.seed for outcome, _ in done),
-        failed={o.planned.seed: o.failure for o in outcomes if o.failure is not None},
+        failed={o.planned.seed: o.failure for o in outcomes if o.failure is not None and not o.waits},
+        unlabelled={o.planned.seed: o.failure for o in outcomes if o.failure is not None and o.waits},
         waiting=tuple(o.planned.seed for o in outcomes if o.result is None and o.failure is None),
         judges=tuple(dict.fromkeys(result.eval.judge for _, result in done if result.eval)),
         runs=tuple(str(outcome.planned.folder) for outcome, _ in done),
