@@ -205,6 +205,7 @@ class Context(Protocol):
     seed: int
     out: Path  # the artifact being made
     scratch: Path  # survives a kill, not part of the artifact
+    labels: Path  # of the whole store: what people said outlives every stage that asked them
     model: ModelSpec
     dist: Dist
     track: Tracker

@@ -45,6 +45,7 @@ def run_stage(folder: Path) -> None:
         seed=stage["seed"],
         out=folder / "out",
         scratch=folder / "scratch",
+        labels=folder.parents[1] / "labels",
         model=model_spec(stage["model"]),
         cluster=settings.cluster,
         dist=dist,

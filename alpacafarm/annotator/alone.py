@@ -44,6 +44,7 @@ def context(seed: int) -> StageContext:
         seed=seed,
         out=nowhere,
         scratch=nowhere,
+        labels=nowhere,
         model=None,
         cluster=ClusterSpec.model_validate(cluster),
         dist=SingleProcess(),

@@ -3,6 +3,7 @@
     <store>/policy/8a43dd02bf228626/             finished: artifact.json is there and names every file
     <store>/policy/b4b03364cb3cfc66.partial/     being made: stage.json, out/, scratch/, logs
     <store>/policy/b4b03364cb3cfc66.damaged-1/   found damaged and set aside
+    <store>/labels/5f0c4a61e2b7d938/             what people said, see alpacafarm.label.folder
     <store>/.locks/b4b03364cb3cfc66              held by its maker; the kernel frees it on any death
 
 Any number of processes may share a store. What is assumed of the file system: rename is atomic and flock

@@ -22,11 +22,16 @@ from alpacafarm.stats.seeds import stable_seed
 from alpacafarm.types import Output, Pair, Preference
 
 
-class AnnotateSpec(FeedbackSpec):
-    """`flip_probability` p: with probability 2p a pair gets a fair coin and is never sent to the judge."""
+class SampleSpec(FeedbackSpec):
+    """What is compared."""
 
     samples: int = Field(ge=2)  # of each instruction; two of them are compared
     sampling: Sampling
+
+
+class AnnotateSpec(SampleSpec):
+    """`flip_probability` p: with probability 2p a pair gets a fair coin and is never sent to the judge."""
+
     flip_probability: float = Field(ge=0, le=0.5)
     judge: JudgeSpec
 
@@ -43,22 +48,26 @@ def plan(spec: Spec, up: Upstream) -> Node:
     return annotated(spec, up)
 
 
-def annotated(spec: Spec, up: Upstream) -> Stage:
-    """The pairs of two samples of the SFT model for each instruction, judged."""
-    check_judge(spec.judge, "feedback", up)
-    samples = up.stage(
+def sampled(spec: SampleSpec, up: Upstream) -> Stage:
+    """Answers of the SFT model to the instructions of the `preference` split."""
+    return up.stage(
         "sample pairs",
         "alpacafarm.rollout.decode:decode",
         DecodeSpec(n=spec.samples, sampling=spec.sampling, stream="pairs", prompts=None),
         makes=Kind.OUTPUTS,
         inputs={"policy": up.sft(), "rows": up.rows("preference")},
     )
+
+
+def annotated(spec: AnnotateSpec, up: Upstream) -> Stage:
+    """The pairs of two samples of the SFT model for each instruction, judged."""
+    check_judge(spec.judge, "feedback", up)
     return up.stage(
         "annotate",
         "alpacafarm.feedback.sim:annotate",
         AnnotateSpec.model_validate(spec.canonical(exclude={"preferences"})),
         makes=Kind.PAIRS,
-        inputs={"samples": samples, **judge_inputs(spec.judge, "feedback", up)},
+        inputs={"samples": sampled(spec, up), **judge_inputs(spec.judge, "feedback", up)},
         uses_model=runs_a_model(spec.judge),
         bill=bill(up.row_count("preference"), 1 - 2 * spec.flip_probability, spec.judge, "preference"),
     )

@@ -38,12 +38,13 @@ class StageContext:
         seed: int,
         out: Path,
         scratch: Path,
+        labels: Path,
         model: ModelSpec | None,
         cluster: ClusterSpec,
         dist: Dist,
         track: Tracker,
     ) -> None:
-        self.name, self.seed, self.out, self.scratch = name, seed, out, scratch
+        self.name, self.seed, self.out, self.scratch, self.labels = name, seed, out, scratch, labels
         self._model, self.cluster, self.dist, self.track = model, cluster, dist, track
         self.meter = Meter()
         self.micro_batch = cluster.micro_batch

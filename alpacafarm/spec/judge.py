@@ -73,6 +73,19 @@ class PoolJudge(Strict):
     members: dict[str, MemberSpec] = Field(min_length=1)
 
 
+class PeopleJudge(Strict):
+    """People, on the page of `alpacafarm.label`. The run waits for them with exit code 3.
+
+    `labels_per_pair` people see each pair, and `count` says what their labels amount to: the `majority`'s, or
+    a tie where there is none; or their `mean`. The run goes on when `pairs` pairs are judged, null: all.
+    """
+
+    kind: Literal["people"]
+    pairs: int | None = Field(ge=1)
+    labels_per_pair: int = Field(ge=1)
+    count: Literal["majority", "mean"]
+
+
 JudgeSpec = Annotated[Single | PoolJudge, Field(discriminator="kind")]
 
 

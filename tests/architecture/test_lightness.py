@@ -21,6 +21,8 @@ HEAVY = {
     "alpaca_eval",
     "openai",
     "aiohttp",
+    "starlette",
+    "uvicorn",
 }
 PROBE = """
 import json, runpy, sys
@@ -53,6 +55,7 @@ def after(tmp_path: Path, *command: str) -> tuple[int, set[str], str]:
     [
         (["method=ppo", "action=plan"], 0),
         (["method=best_of_n", "action=plan", "feedback=human"], 0),
+        (["method=ppo", "action=plan", "feedback=human", "feedback/judge=people"], 0),
         (["action=status"], 0),
         (["method=ppo", "sead=1"], 2),
         (["method=ppo", "method.clip=7"], 2),
@@ -64,6 +67,14 @@ def test_nothing_heavy_is_loaded(tmp_path, overrides, code):
     ended, modules = modules_after(tmp_path, *overrides)
     assert ended == code
     assert "pydantic" in modules  # or the probe saw nothing
+    assert modules & HEAVY == set()
+
+
+def test_the_label_page_needs_nothing_heavy(tmp_path):
+    pair = {"instruction": "a", "output_1": "b", "output_2": "c"}
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(pair) + "\n")
+    code, modules, told = after(tmp_path, "alpacafarm.label", ".", "--write", "judged.jsonl")
+    assert (code, told) == (0, "0 of 1 pairs have a verdict: judged.jsonl")
     assert modules & HEAVY == set()
 
 

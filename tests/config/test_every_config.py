@@ -23,6 +23,7 @@ NEEDS = {  # what a file leaves to the user, or only goes with
     "data/alpaca_farm": ["model=llama-7b", "eval/judge=reward"],
     "data/files": [*FILES, "model=scratch", "feedback=human", "eval/judge=reward"],
     "feedback/judge/recorded": ["feedback.judge.path={pairs}"],
+    "feedback/judge/people": ["feedback=human"],
     "feedback/judge/reward": ["given.rm={model}"],
     "eval/judge/recorded": ["eval.judge.path={pairs}"],
     "method/judge/reward": JUDGED,

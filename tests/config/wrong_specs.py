@@ -494,8 +494,36 @@ TABLE = [
     ),
     wrong(
         f"method=rm {FILES} feedback=human",
-        r"^feedback=human .*data\.preferences=null: name a file .*data\.preferences or given\.pairs",
+        r"^feedback=human .*data\.preferences=null: name a file .*data\.preferences or given\.pairs, "
+        r"have people judge pairs with feedback/judge=people, or use data=world",
     ),
+    # People
+    wrong(
+        f"method=rm {FILES} feedback=human feedback/judge=people",
+        r"^data\.preference=null: simulated feedback answers .*; set it to a file",
+    ),
+    wrong(
+        f"method=rm {FILES} data.preference={{rows}} data.preferences={{pairs}} feedback=human "
+        "feedback/judge=people",
+        r"^feedback\.judge\.kind=people: data\.preferences=/.* has .* already; set data\.preferences=null to",
+    ),
+    wrong(
+        "method=rm feedback=human feedback/judge=people feedback.flip_probability=0.25",
+        r"^feedback\.flip_probability=0\.25: must be 0 where people judge: .*; set feedback\.flip",
+    ),
+    wrong(
+        "method=rm feedback=human feedback/judge=people feedback.judge.pairs=0",
+        r"^feedback\.judge\.pairs=0: must be at least 1; set feedback\.judge\.pairs=1 or more",
+    ),
+    wrong(
+        "method=rm feedback=human feedback/judge=people feedback.judge.count=all",
+        r"^feedback\.judge\.count=all: must be majority or mean; set feedback\.judge\.count=",
+    ),
+    wrong(
+        "method=rm feedback=sim feedback/judge=people",
+        r"^feedback\.judge\.kind=people: must be world, .*reward.*; set feedback\.judge\.kind=",
+    ),
+    wrong("method=sft eval/judge=people", r"^eval/judge=people: there is no such eval/judge; .*known: "),
     wrong(
         f"method=sft {FILES} eval/judge=recorded eval.judge.path={{pairs}} eval.gold=true",
         r"^eval\.gold=true: only the embedded world's .*; set eval\.gold=null or",

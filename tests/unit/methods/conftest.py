@@ -92,6 +92,7 @@ class Tiny:
             seed=7,
             out=folder / "out",
             scratch=folder / "scratch",
+            labels=self.home / "labels",
             model=model,
             cluster=cluster,
             dist=dist,
