@@ -67,19 +67,32 @@ def perform(job: Job, folder: Path) -> RunReport:
     """
     from alpacafarm.artifacts.store import Store
     from alpacafarm.data.rows import write_text
-    from alpacafarm.pipeline.execute import execute
+    from alpacafarm.pipeline.budget import check_budget, check_keys
+    from alpacafarm.pipeline.execute import execute, missing
     from alpacafarm.report.collect import run_report
     from alpacafarm.report.render import write_report
     from alpacafarm.worker import Settings
 
     started, spec = time.perf_counter(), job.spec
     run_folder.begin(folder, spec_json(spec), job.overrides)
+    told = compose.anywhere(spec)
     settings = Settings(
-        cluster=spec.cluster, tracking=spec.tracking, run_name=spec.name, run_folder=str(folder.resolve())
+        cluster=spec.cluster,
+        tracking=spec.tracking,
+        run_name=spec.name,
+        run_folder=str(folder.resolve()),
+        store=told["store"],
+        api=spec.api.model_copy(update={"prices": told["api"]["prices"]}),
+        budget=spec.budget,
+        stages=[stage.key for stage in job.plan.stages],
     )
     try:
         launcher = job.launcher(spec.cluster, job.world)
         store = Store(Path(spec.store).expanduser())
+        needed = missing(job.plan, store)
+        to_do = [stage for stage in job.plan.stages if stage.key in needed]
+        check_budget(spec.budget, to_do)
+        check_keys(spec.api, to_do)
         done = execute(job.plan, store, launcher, settings.model_dump_json(indent=1))
         report = run_report(spec, job.plan, done, time.perf_counter() - started)
     except (AlpacaFarmError, OSError) as error:

@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from alpacafarm import lookup
+from alpacafarm.api.client import ApiClient
+from alpacafarm.api.store import Spent
 from alpacafarm.artifacts.manifest import Outcome, now
 from alpacafarm.engine.single import SingleProcess
 from alpacafarm.errors import AlpacaFarmError
 from alpacafarm.ports import Artifact, Dist, Tracker
+from alpacafarm.spec.api import ApiSpec, BudgetSpec
 from alpacafarm.spec.base import Strict
 from alpacafarm.spec.cluster import ClusterSpec
 from alpacafarm.spec.model import ModelSpec
@@ -30,6 +33,10 @@ class Settings(Strict):
     tracking: TrackingSpec
     run_name: str
     run_folder: str  # where Weights & Biases keeps its files
+    store: str
+    api: ApiSpec
+    budget: BudgetSpec
+    stages: list[str]  # of the plan, which share the budget
 
 
 def run_stage(folder: Path) -> None:
@@ -40,6 +47,7 @@ def run_stage(folder: Path) -> None:
     settings = Settings.model_validate_json((folder / "settings.json").read_text())
     dist = connected(stage, settings.cluster)
     tracker = tracker_for(stage, folder, settings, dist)
+    client = client_for(stage, settings)
     ctx = StageContext(
         name=stage["name"],
         seed=stage["seed"],
@@ -50,6 +58,7 @@ def run_stage(folder: Path) -> None:
         cluster=settings.cluster,
         dist=dist,
         track=tracker,
+        client=client,
     )
     function = lookup.resolve(stage["run"])
     spec_type = typing.get_type_hints(function)["spec"]
@@ -57,12 +66,14 @@ def run_stage(folder: Path) -> None:
     started, clock = now(), time.perf_counter()
     try:
         function(spec_type.model_validate(stage["params"]), inputs, ctx)
+        cost = with_ledger(ctx.cost, client.spent())
     finally:
+        client.close()
         tracker.close()
     throughput = ctx.meter.summary(dist)
     if dist.rank == 0:
         used = throughput if throughput["tokens"] else None
-        Outcome(started, time.perf_counter() - clock, used, ctx.cost, ctx.facts).write(folder)
+        Outcome(started, time.perf_counter() - clock, used, cost, ctx.facts).write(folder)
 
 
 def connected(stage: Mapping[str, Any], cluster: ClusterSpec) -> Dist:
@@ -84,6 +95,26 @@ def connected(stage: Mapping[str, Any], cluster: ClusterSpec) -> Dist:
         int(stage["seed"]) + dist.rank
     )  # libraries' own draws; ours are seeded where they are made
     return dist
+
+
+def client_for(stage: Mapping[str, Any], settings: Settings) -> ApiClient:
+    return ApiClient(
+        settings.api,
+        Path(settings.store),
+        budget=settings.budget,
+        run=settings.run_name,
+        stage=stage["key"],
+        stage_name=stage["name"],
+        shared=settings.stages,
+    )
+
+
+def with_ledger(cost: Mapping[str, float], spent: Spent | None) -> dict[str, float]:
+    """The cost that a stage tells, and what was paid for it before it was killed and went on."""
+    if spent is None:
+        return dict(cost)
+    calls, price_usd = cost.get("judge_calls", 0), cost.get("price_usd", 0.0)
+    return {**cost, "judge_calls": max(calls, spent.calls), "price_usd": max(price_usd, spent.usd)}
 
 
 def tracker_for(stage: Mapping[str, Any], folder: Path, settings: Settings, dist: Dist) -> Fanout:

@@ -7,9 +7,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alpacafarm.errors import ArtifactError
+from alpacafarm.pipeline.asking import RankZeroAsker
 from alpacafarm.pipeline.judges import judge_of
 from alpacafarm.pipeline.scorer import scorer_of
-from alpacafarm.ports import Artifact, Dist, Engine, Head, Inputs, Judge, Progress, Sampled, Scorer, Tracker
+from alpacafarm.ports import (
+    Artifact,
+    Asker,
+    Dist,
+    Engine,
+    Head,
+    Inputs,
+    Judge,
+    Progress,
+    Sampled,
+    Scorer,
+    Tracker,
+)
 from alpacafarm.spec.cluster import ClusterSpec
 from alpacafarm.spec.method import OptimSpec
 from alpacafarm.spec.model import ModelSpec, Sampling
@@ -21,6 +34,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from alpacafarm.api.client import ApiClient
     from alpacafarm.spec.judge import JudgeSpec
     from alpacafarm.text.collate import Tokens
 
@@ -43,9 +57,11 @@ class StageContext:
         cluster: ClusterSpec,
         dist: Dist,
         track: Tracker,
+        client: ApiClient | None = None,
     ) -> None:
         self.name, self.seed, self.out, self.scratch, self.labels = name, seed, out, scratch, labels
         self._model, self.cluster, self.dist, self.track = model, cluster, dist, track
+        self.client = client
         self.meter = Meter()
         self.micro_batch = cluster.micro_batch
         self.generation_batch = cluster.generation_batch
@@ -218,6 +234,10 @@ class StageContext:
 
     def judge(self, spec: JudgeSpec, inputs: Inputs) -> Judge:
         return judge_of(self, spec, inputs)
+
+    def asker(self, label: str) -> Asker:
+        assert self.client is not None, f"stage {self.name} has no endpoints"
+        return RankZeroAsker(self.client.asker(label), self.dist)
 
     # Bookkeeping
 

@@ -7,8 +7,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from alpacafarm.api.ledger import ledger
 from alpacafarm.artifacts.store import Store
+from alpacafarm.pipeline.budget import budget_lines
 from alpacafarm.pipeline.devices import process_count
+from alpacafarm.pipeline.execute import missing
 from alpacafarm.pipeline.memory import parameter_count, state_bytes
 from alpacafarm.pipeline.plan import Plan
 from alpacafarm.spec.run import RunSpec
@@ -50,6 +53,9 @@ def show_plan(spec: RunSpec, plan: Plan) -> None:
     out.print(table)
     for line in derived(spec, {stage.name for stage in plan.stages}):
         out.print(line, highlight=False)
+    needed = missing(plan, store)
+    for line in budget_lines(spec.budget, [stage for stage in plan.stages if stage.key in needed]):
+        out.print(line, highlight=False)
 
 
 def derived(spec: RunSpec, made: Collection[str]) -> list[str]:
@@ -89,7 +95,7 @@ def memory_lines(spec: RunSpec, *, world: int, stage: int) -> list[str]:
 
 
 def show_status(root: Path) -> None:
-    """Every artifact of the store with its size, age and what it was made from."""
+    """Every artifact of the store with its size, age and what it was made from, and what was paid."""
     store = Store(root)
     records = store.list()
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -109,3 +115,43 @@ def show_status(root: Path) -> None:
     out.print(table)
     total = sum(record.size_bytes for record in records) / 2**20
     out.print(f"{len(records)} artifacts, {total:.1f} MiB in {store.root}", highlight=False)
+    show_ledger(root)
+
+
+def show_ledger(root: Path) -> None:
+    """What was asked of models behind an API, for each run, stage and annotator, and what it cost."""
+    lines = ledger(root)
+    if not lines:
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    titles = (
+        "run",
+        "stage",
+        "key",
+        "annotator",
+        "model",
+        "calls",
+        "answered",
+        "failed",
+        "unknown",
+        "in flight",
+    )
+    for title in (*titles, "tokens in", "tokens out", "USD"):
+        table.add_column(title, overflow="fold")
+    for line in lines:
+        counts = (line.calls, line.answered, line.failed, line.unknown, line.in_flight)
+        numbers = [f"{n:,}" for n in (*counts, line.tokens_in, line.tokens_out)]
+        cells = (
+            line.run,
+            line.stage,
+            line.key,
+            line.annotator,
+            line.model,
+            *numbers,
+            f"{line.price_usd:.4f}",
+        )
+        table.add_row(*map(Text, cells))
+    out = console()
+    out.print(table)
+    spent = sum(line.price_usd for line in lines)
+    out.print(f"{sum(line.calls for line in lines):,} calls, {spent:.4f} USD in all", highlight=False)

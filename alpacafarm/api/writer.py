@@ -1,0 +1,105 @@
+"""The thread that owns the database: what many requests want of it at a time is one transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from alpacafarm.api.store import NAME, AnswerStore
+from alpacafarm.errors import JudgeError
+
+T = TypeVar("T")
+MOST = 256  # jobs of one transaction
+Work = Callable[[AnswerStore], Any]
+Job = tuple[Work, "asyncio.Future[Any] | None"]
+
+
+class Writer:
+    """Runs jobs in the order in which they come; a job's future is set when its transaction is committed."""
+
+    def __init__(self, folder: Path, loop: asyncio.AbstractEventLoop) -> None:
+        self.folder, self.loop = folder, loop
+        self.jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self.thread = threading.Thread(target=self._run, name="alpacafarm answers", daemon=True)
+        self.thread.start()
+
+    async def do(self, work: Callable[[AnswerStore], T]) -> T:
+        done: asyncio.Future[T] = self.loop.create_future()
+        self.jobs.put((work, done))
+        return await done
+
+    def post(self, work: Work) -> None:
+        """Does it some time, in order, and tells nobody."""
+        self.jobs.put((work, None))
+
+    def close(self) -> None:
+        """Returns when everything is committed and the database closed."""
+        self.jobs.put(None)
+        self.thread.join()
+
+    def _run(self) -> None:
+        store: AnswerStore | None = None
+        try:
+            store = AnswerStore(self.folder)
+            while jobs := self._next():
+                self._commit(store, jobs)
+        except Exception as error:
+            self._refuse_all(self._worded(error))
+        finally:
+            if store is not None:
+                store.close()
+
+    def _next(self) -> list[Job]:
+        """What has come by now, at least one job; nothing when it is time to close."""
+        jobs: list[Job] = []
+        while len(jobs) < MOST:
+            try:
+                job = self.jobs.get(block=not jobs)
+            except queue.Empty:
+                break
+            if job is None:
+                if jobs:
+                    self.jobs.put(None)
+                break
+            jobs.append(job)
+        return jobs
+
+    def _commit(self, store: AnswerStore, jobs: list[Job]) -> None:
+        results: list[Any] = []
+        error: Exception | None = None
+        try:
+            with store.transaction():
+                results = [work(store) for work, _ in jobs]
+        except Exception as failed:  # nothing of it happened, and each of the jobs is told
+            error, results = self._worded(failed), [None] * len(jobs)
+        futures = [done for _, done in jobs]
+        self.loop.call_soon_threadsafe(settle, futures, results, error)
+
+    def _worded(self, error: Exception) -> Exception:
+        """What the file system refuses is the user's business."""
+        if not isinstance(error, sqlite3.OperationalError | OSError):
+            return error
+        return JudgeError(
+            f"{self.folder / NAME}: {error}; see that it can be written and that there is space, or set "
+            "store to another folder; what was answered is kept"
+        )
+
+    def _refuse_all(self, error: Exception) -> None:
+        """The database cannot be opened: says so to all that come, until it is time to close."""
+        while (job := self.jobs.get()) is not None:
+            self.loop.call_soon_threadsafe(settle, [job[1]], [None], error)
+
+
+def settle(futures: list[asyncio.Future[Any] | None], results: list[Any], error: Exception | None) -> None:
+    for future, result in zip(futures, results, strict=True):
+        if future is None or future.done():
+            continue
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
