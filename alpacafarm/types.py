@@ -77,10 +77,19 @@ class ScoredPair:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a judge said of one pair. `preference` is None when it failed, and `failure` then says how."""
+    """What a judge said of one pair. `preference` is None when it failed, and `failure` then says how.
+
+    A failure begins with its kind, up to a colon. `contradicted`: asked in both orders, the judge preferred
+    each output once.
+    """
 
     preference: float | None
     annotator: str
     failure: str | None = None
     price_usd: float = 0.0
     calls: int = 0
+    contradicted: bool = False
+
+    @property
+    def failure_kind(self) -> str | None:
+        return None if self.failure is None else self.failure.partition(":")[0]

@@ -1,7 +1,7 @@
 """`judge` of feedback, evaluation and methods, and of `method.pick`: who compares two answers."""
 
 from collections.abc import Iterator
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -30,6 +30,60 @@ class RecordedJudge(Strict):
     path: str
 
 
+class ApiJudge(Strict):
+    """A model behind an API that is shown both answers and names the better one.
+
+    `answer`: the bare `label`; `json` or `tool`, which endpoints can enforce; `logprobs`, the probability of
+    either label as first token, which makes the verdict a probability. `both_orders` asks twice, with either
+    answer first, and averages; otherwise a coin that belongs to the pair decides which comes first.
+    """
+
+    kind: Literal["api"]
+    model: str = Field(min_length=1)
+    prompt: str = Field(min_length=1)  # one of alpacafarm/judges/prompts by name, or a file
+    answer: Literal["label", "json", "tool", "logprobs"]
+    temperature: float | None = Field(ge=0)  # null: not sent, for models that refuse one
+    max_tokens: int | None = Field(ge=1)
+    seed: int | None = Field(ge=0)  # of the coin, and sent along; null: not sent
+    both_orders: bool
+    extra: dict[str, Any]  # further parameters of the request's body, such as {reasoning_effort: low}
+
+
+class AlpacaEvalJudge(Strict):
+    """One of alpaca-eval's annotator configs: its prompt, its parameters and its parser, asked by us.
+
+    `model` replaces one that is no longer served, or that no OpenAI-compatible endpoint has.
+    """
+
+    kind: Literal["alpaca_eval"]
+    name: str = Field(min_length=1)  # a folder of alpaca-eval's evaluators_configs, or FOLDER/ANNOTATOR
+    model: str | None
+    seed: int = Field(ge=0)  # of the coin that decides which answer is shown first
+    both_orders: bool
+
+
+class Reading(Strict):
+    """How an answer is read: a label, or by a parser of alpaca-eval's (`parser`, with its arguments)."""
+
+    by: Literal["label", "choice", "logprobs", "alpaca_eval"]
+    parser: str | None = None
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+
+class AskedJudge(Strict):
+    """What the judges above come to in a plan: all that decides their verdicts, so that keys cover it."""
+
+    kind: Literal["asked"]
+    name: str
+    model: str
+    template: str
+    chat: bool
+    parameters: dict[str, Any]
+    reading: Reading
+    seed: int | None
+    both_orders: bool
+
+
 class NoiseSpec(Strict):
     """An annotator's faults on top of its judge's verdicts; 0 is none. Formulas: `alpacafarm.stats.habits`.
 
@@ -55,7 +109,7 @@ class NoiseSpec(Strict):
         return self
 
 
-Single = WorldJudge | RewardJudge | RecordedJudge
+Single = WorldJudge | RewardJudge | RecordedJudge | ApiJudge | AlpacaEvalJudge | AskedJudge
 
 
 class MemberSpec(Strict):

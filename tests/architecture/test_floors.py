@@ -28,6 +28,7 @@ FLOOR = {name: level for level, names in enumerate(FLOORS) for name in names}
 
 AT_HOME = {  # each of these is visible in one place
     "aiohttp": {"alpacafarm/api/http.py"},
+    "alpaca_eval": {"alpacafarm/judges/alpaca_eval.py"},
     "datasets": {"alpacafarm/data/files.py"},
     "deepspeed": {"alpacafarm/engine/deepspeed.py"},
     "hydra": {"alpacafarm/run.py"},
@@ -37,7 +38,7 @@ AT_HOME = {  # each of these is visible in one place
     "starlette": {"alpacafarm/label/app.py"},
     "uvicorn": {"alpacafarm/label/__main__.py"},
     "wandb": {"alpacafarm/tracking/tracker.py"},
-    "yaml": {"alpacafarm/api/prices.py"},
+    "yaml": {"alpacafarm/api/prices.py", "alpacafarm/judges/alpaca_eval.py"},
 }
 
 

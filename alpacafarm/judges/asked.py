@@ -1,0 +1,151 @@
+"""A judge that asks a model behind an API to compare answers.
+
+The model sees a pair in an order that belongs to the pair, whichever of its outputs is called the first: so
+swapping them mirrors the verdict, and asks nothing anew.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from alpacafarm.judges.answers import Unparsable, beginning, choice, label, logprobs
+from alpacafarm.judges.template import Shown, Template
+from alpacafarm.ports import Asker
+from alpacafarm.request import Answer, Failure, Request
+from alpacafarm.spec.judge import AskedJudge
+from alpacafarm.stats.seeds import stable_seed
+from alpacafarm.types import Pair, Verdict
+
+# Of an answer about so many pairs: 1 where the output that is shown first is better, 2 where the other is,
+# 1.5 for a tie, between them a probability. Unparsable where it does not say.
+Read = Callable[[Answer, int], Sequence[float]]
+FILLER = {
+    "instruction": "1+1=",
+    "input": "",
+    "output_1": "2",
+    "output_2": "3",
+}  # alpaca_eval.utils.DUMMY_EXAMPLE
+
+
+@dataclass(frozen=True)
+class Showing:
+    """A pair (by its position) as the model sees it."""
+
+    position: int
+    is_swapped: bool
+
+
+@dataclass(frozen=True)
+class Said:
+    """What came of one showing; `preference` is for the pair as it is, not as it was shown."""
+
+    preference: float | None
+    failure: str | None
+    price_usd: float
+    calls: int
+
+
+class AskedModel:
+    """Asks through `asker`. Equal outputs are a tie that nobody is asked about."""
+
+    def __init__(self, spec: AskedJudge, asker: Asker, read: Read) -> None:
+        self.name = spec.name
+        self.spec = spec
+        self.template = Template(spec.template)
+        self.asker, self.read = asker, read
+
+    def compare(self, pairs: Sequence[Pair]) -> list[Verdict]:
+        """All processes call it, also those that have no pairs."""
+        asked = list(self._batches(pairs))
+        said: dict[int, list[Said]] = {}
+        for i, told in self.asker.ask(self._request(batch, pairs) for batch in asked):
+            for showing, one in zip(asked[i], self._said(told, asked[i]), strict=True):
+                said.setdefault(showing.position, []).append(one)
+        return [self._verdict(said.get(i)) for i in range(len(pairs))]
+
+    def _batches(self, pairs: Sequence[Pair]) -> Iterator[list[Showing]]:
+        """As many showings as one prompt holds; the two orders of a pair are never in one."""
+        differ = [i for i, pair in enumerate(pairs) if pair.output_1 != pair.output_2]
+        for is_second in (False, True) if self.spec.both_orders else (False,):
+            showings = [Showing(i, self._is_swapped(pairs[i]) != is_second) for i in differ]
+            for start in range(0, len(showings), self.template.pairs):
+                yield showings[start : start + self.template.pairs]
+
+    def _is_swapped(self, pair: Pair) -> bool:
+        """Whether output 2 is shown first: a coin that knows the two texts, and not which is output 1."""
+        lower, higher = sorted((pair.output_1, pair.output_2))
+        coin = (
+            stable_seed("order", self.spec.seed, self.name, pair.instruction, pair.input, lower, higher) % 2
+        )
+        return pair.output_2 == (higher if coin else lower)
+
+    def _request(self, batch: Sequence[Showing], pairs: Sequence[Pair]) -> Request:
+        shown = [self._shown(pairs[showing.position], showing.is_swapped) for showing in batch]
+        shown += [FILLER] * (self.template.pairs - len(shown))
+        model, parameters = self.spec.model, self.spec.parameters
+        if self.spec.chat:
+            return Request(model, messages=self.template.messages(shown), parameters=parameters)
+        return Request(model, prompt=self.template.prompt(shown), parameters=parameters)
+
+    def _shown(self, pair: Pair, is_swapped: bool) -> Shown:
+        first, second = (pair.output_1, pair.output_2)[:: -1 if is_swapped else 1]
+        instruction = pair.instruction
+        if pair.input and not self.template.has_input:  # as alpaca-eval merges them
+            instruction = f"{pair.instruction}\n\n{pair.input}"
+        return {"instruction": instruction, "input": pair.input, "output_1": first, "output_2": second}
+
+    def _said(self, told: Answer | Failure, batch: Sequence[Showing]) -> list[Said]:
+        """The bill of a request is shared out: its calls to the first pair, its price evenly."""
+        count = len(batch)
+        preferences: Sequence[float | None] = [None] * count
+        failure = None
+        if isinstance(told, Failure):
+            failure = f"{told.kind}: {told.message}"
+        else:
+            try:
+                preferences = self.read(told, self.template.pairs)[:count]
+            except Unparsable as error:
+                failure = f"unparsable: {error}: {beginning(told)}"
+        return [
+            Said(
+                None if told_1 is None else 3 - told_1 if showing.is_swapped else told_1,
+                failure,
+                told.price_usd / count,
+                told.calls if i == 0 else 0,
+            )
+            for i, (showing, told_1) in enumerate(zip(batch, preferences, strict=True))
+        ]
+
+    def _verdict(self, said: Sequence[Said] | None) -> Verdict:
+        """The mean over the orders; a failure in one of them is a failure."""
+        if said is None:
+            return Verdict(1.5, self.name)
+        told = [one.preference for one in said if one.preference is not None]
+        failed = next((one.failure for one in said if one.failure is not None), None)
+        return Verdict(
+            None if failed else sum(told) / len(told),
+            self.name,
+            failure=failed,
+            price_usd=sum(one.price_usd for one in said),
+            calls=sum(one.calls for one in said),
+            contradicted=not failed and min(told) < 1.5 < max(told),
+        )
+
+
+def reader(spec: AskedJudge) -> Read:
+    """The parser of the judge's answers."""
+    match spec.reading.by:
+        case "label":
+            return one_pair(label)
+        case "choice":
+            return one_pair(choice)
+        case "logprobs":
+            return one_pair(logprobs)
+        case "alpaca_eval":
+            from alpacafarm.judges.alpaca_eval import parsed
+
+            return parsed(spec.reading)
+
+
+def one_pair(read: Callable[[Answer], float]) -> Read:
+    """For templates that ask about one pair."""
+    return lambda answer, pairs: [read(answer)]
