@@ -305,6 +305,11 @@ class Upstream(Protocol):
         """Rows of a split where they are known before they are made or read."""
         ...
 
+    @property
+    def pair_tokens(self) -> int:
+        """Tokens of an instruction with two answers, as long as the run's model may make them."""
+        ...
+
     def price(self, model: str) -> Price:
         """Of asking `model` at the run's endpoints. PlanError where it has no price and is not free."""
         ...

@@ -83,7 +83,7 @@ def plan(spec: Spec, up: Upstream, candidate: Stage) -> Stage:
         ),
         makes=Kind.SCORES,
         inputs=inputs,
-        bill=bill(up.row_count(spec.split), 1 + draws, spec.judge, spec.split),
+        bill=bill(spec.judge, up, rows=up.row_count(spec.split), share=1 + draws, split=spec.split),
     )
 
 

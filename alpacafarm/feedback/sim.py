@@ -69,7 +69,13 @@ def annotated(spec: AnnotateSpec, up: Upstream) -> Stage:
         makes=Kind.PAIRS,
         inputs={"samples": sampled(spec, up), **judge_inputs(spec.judge, "feedback", up)},
         uses_model=runs_a_model(spec.judge),
-        bill=bill(up.row_count("preference"), 1 - 2 * spec.flip_probability, spec.judge, "preference"),
+        bill=bill(
+            spec.judge,
+            up,
+            rows=up.row_count("preference"),
+            share=1 - 2 * spec.flip_probability,
+            split="preference",
+        ),
     )
 
 

@@ -66,7 +66,7 @@ def asked(judge: ApiJudge, key: str) -> AskedJudge:
         model=judge.model,
         template=checked(text, f"{key}.prompt={judge.prompt}"),
         chat=True,
-        parameters={**_body(judge), **PARAMETERS[judge.answer], **judge.extra},
+        parameters={**_body(judge), **PARAMETERS[judge.answer], **(judge.extra or {})},
         reading=READINGS[judge.answer],
         seed=judge.seed,
         both_orders=judge.both_orders,

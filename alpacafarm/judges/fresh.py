@@ -45,7 +45,7 @@ def annotator(judge: JudgeSpec | None, comparisons: int, up: Upstream) -> tuple[
     if judge is None:
         return {"reward": up.reward()}, NOTHING_TO_PAY
     check_judge(judge, "method", up)
-    return judge_inputs(judge, "method", up), bill(comparisons, 1, judge, "unlabeled")
+    return judge_inputs(judge, "method", up), bill(judge, up, rows=comparisons, share=1, split="unlabeled")
 
 
 def verdicts(judge: Judge, spec: JudgeSpec, pairs: Sequence[Pair]) -> list[Verdict]:

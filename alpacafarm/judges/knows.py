@@ -4,9 +4,14 @@ from pathlib import Path
 
 from alpacafarm.data.plan import source_node
 from alpacafarm.errors import PlanError
+from alpacafarm.judges.cost import asked_bill
 from alpacafarm.judges.pool import habits_of
+from alpacafarm.judges.settle import asked
 from alpacafarm.ports import Upstream
 from alpacafarm.spec.judge import (
+    AlpacaEvalJudge,
+    ApiJudge,
+    AskedJudge,
     JudgeSpec,
     PoolJudge,
     RecordedJudge,
@@ -19,8 +24,10 @@ from alpacafarm.stats.habits import asked_share
 
 
 def check_judge(judge: JudgeSpec, group: str, up: Upstream) -> None:
-    """PlanError when the judge of `group` cannot know the run's instructions."""
+    """PlanError when the judge of `group` cannot know the run's instructions, or has no prompt."""
     for key, part in parts(judge):
+        if isinstance(part, ApiJudge | AlpacaEvalJudge):
+            asked(part, f"{group}.judge.{key}".rstrip("."))
         if isinstance(part, WorldJudge) and not up.has_gold:
             raise PlanError(
                 f"{group}.judge.{key}kind=world: the world's annotators only know the instructions of "
@@ -29,10 +36,14 @@ def check_judge(judge: JudgeSpec, group: str, up: Upstream) -> None:
             )
 
 
-def bill(rows: int | None, share: float, judge: JudgeSpec, split: str) -> Bill:
-    """What judging `share` of the rows will cost. The judges that there are so far are all free of charge."""
+def bill(judge: JudgeSpec, up: Upstream, *, rows: int | None, share: float, split: str) -> Bill:
+    """What judging `share` of the rows will cost. All judges but those behind an API are free of charge."""
     if isinstance(judge, PoolJudge):
-        return pool_bill(rows, share, judge, split)
+        return pool_bill(judge, up, rows=rows, share=share, split=split)
+    if isinstance(judge, ApiJudge | AlpacaEvalJudge):
+        judge = asked(judge)
+    if isinstance(judge, AskedJudge):
+        return asked_bill(judge, up, rows=rows, share=share, split=split)
     if not isinstance(judge, WorldJudge):
         return Bill(f"no judge calls ({judge.kind}), 0 USD")
     if rows is None:
@@ -41,19 +52,33 @@ def bill(rows: int | None, share: float, judge: JudgeSpec, split: str) -> Bill:
     return Bill(f"about {calls:,} judge calls, 0 USD", calls)
 
 
-def pool_bill(rows: int | None, share: float, pool: PoolJudge, split: str) -> Bill:
+def pool_bill(pool: PoolJudge, up: Upstream, *, rows: int | None, share: float, split: str) -> Bill:
     """Of all members, each with its share of the pairs but for those that it abstains from or ties unseen."""
     total = sum(member.weight for member in pool.members.values())
     bills = [
-        bill(rows, share * member.weight / total * asked_share(habits_of(member.noise)), member.judge, split)
+        bill(
+            member.judge,
+            up,
+            rows=rows,
+            share=share * member.weight / total * asked_share(habits_of(member.noise)),
+            split=split,
+        )
         for member in pool.members.values()
     ]
     price_usd = sum(one.price_usd for one in bills)
+    models = tuple(dict.fromkeys(model for one in bills for model in one.models))
     if rows is None or any(one.judge_calls is None for one in bills):
         whom = f"{len(bills)} annotators" if len(bills) > 1 else "an annotator"
-        return Bill(f"{share:.0%} of the {split} rows judge calls of {whom}", None, price_usd)
+        return Bill(f"{share:.0%} of the {split} rows judge calls of {whom}", None, price_usd, models=models)
     calls = sum(one.judge_calls or 0 for one in bills)
-    return Bill(f"about {calls:,} judge calls, {price_usd:.2f} USD", calls, price_usd)
+    return Bill(
+        f"about {calls:,} judge calls, {price_usd:.2f} USD",
+        calls,
+        price_usd,
+        tokens_in=sum(one.tokens_in for one in bills),
+        tokens_out=sum(one.tokens_out for one in bills),
+        models=models,
+    )
 
 
 def judge_inputs(judge: JudgeSpec, group: str, up: Upstream) -> dict[str, Node]:

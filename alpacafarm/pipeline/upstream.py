@@ -11,6 +11,7 @@ from alpacafarm.artifacts import manifest
 from alpacafarm.artifacts.fingerprint import fingerprint, is_hub_id
 from alpacafarm.data import plan as data_plan
 from alpacafarm.errors import PlanError
+from alpacafarm.judges.settle import settled
 from alpacafarm.request import Price
 from alpacafarm.spec.base import Strict
 from alpacafarm.spec.run import RunSpec
@@ -34,6 +35,11 @@ class SpecUpstream:
 
     def row_count(self, split: str) -> int | None:
         return getattr(self.spec.data, split) if self.spec.data.kind == "world" else None
+
+    @property
+    def pair_tokens(self) -> int:
+        model = self.spec.model
+        return model.max_prompt_tokens + 2 * model.max_response_tokens
 
     def price(self, model: str) -> Price:
         return self._prices.of(model)
@@ -90,7 +96,7 @@ class SpecUpstream:
             name=name,
             run=run,
             makes=makes,
-            params=spec.canonical(),
+            params=settled(spec).canonical(),
             inputs=dict(inputs),
             seed=self.spec.seed,
             model=self.model_params if uses_model else None,

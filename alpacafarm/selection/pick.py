@@ -84,7 +84,7 @@ def _by_judge(pick: PickJudge, training: Stage, up: Upstream) -> Stage:
         makes=Kind.OUTPUTS,
         inputs={"policy": up.sft(), "rows": rows},
     )
-    each = knows.bill(up.row_count("val"), 1, pick.judge, "val")
+    each = knows.bill(pick.judge, up, rows=up.row_count("val"), share=1, split="val")
     asked = judge_inputs(pick.judge, "method.pick", up)
     return up.stage(
         "pick by judge",

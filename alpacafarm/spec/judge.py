@@ -46,7 +46,18 @@ class ApiJudge(Strict):
     max_tokens: int | None = Field(ge=1)
     seed: int | None = Field(ge=0)  # of the coin, and sent along; null: not sent
     both_orders: bool
-    extra: dict[str, Any]  # further parameters of the request's body, such as {reasoning_effort: low}
+    extra: dict[str, Any] | None  # further parameters of the request, such as {reasoning_effort: low}
+
+    @model_validator(mode="after")
+    def extra_adds(self) -> Self:
+        text = "is no parameter to add; leave .extra.{} out"
+        ours = ("model", "messages", "prompt", "stream", "n")
+        problems = [
+            Problem(f"extra.{k}", v, text.format(k)) for k, v in (self.extra or {}).items() if k in ours
+        ]
+        if problems:
+            refuse(*problems)
+        return self
 
 
 class AlpacaEvalJudge(Strict):

@@ -28,6 +28,8 @@ NEEDS = {  # what a file leaves to the user, or only goes with
     "eval/judge/recorded": ["eval.judge.path={pairs}"],
     "method/judge/reward": JUDGED,
     "method/judge/world": JUDGED,
+    "method/judge/api": JUDGED,
+    "method/judge/alpaca_eval": JUDGED,
     "recipe/own_data": FILES,
     "method/pick/reward": ["method.snapshot_every=5"],
     "method/pick/judge": ["method.snapshot_every=5"],

@@ -111,7 +111,7 @@ TABLE = [
     wrong("recipe=smok", r"^recipe=smok: .* did you mean smoke\?; known: .*smoke"),
     wrong(
         "method=ppo feedback/judge=wold",
-        r"^feedback/judge=wold: .* did you mean world\?; known: human, .*world",
+        r"^feedback/judge=wold: .* did you mean world\?; known: .*human, .*world",
     ),
     wrong("method=sft data.kind=file", r"^data\.kind=file: must be world or files; set data\.kind=files"),
     wrong("method=sft action=dance", r"^action=dance: must be run, plan or status; set action=run"),
@@ -542,6 +542,48 @@ TABLE = [
     wrong(
         "spec={text} method=sft cluster=local",
         r"^spec=/.*: a saved spec has its groups already; leave method=sft, cluster=local out",
+    ),
+    # Judges behind an API
+    wrong(
+        "method=ppo feedback/judge=api feedback.judge.prompt=pairwize",
+        r"^feedback\.judge\.prompt=pairwize: there is no such prompt and no file .*known: pairwise; or name",
+    ),
+    wrong(
+        "method=ppo eval/judge=api eval.judge.prompt={text}",
+        r"^eval\.judge\.prompt=/.*text\.txt: it has \{instruction\} 0 times, .*; set another prompt",
+    ),
+    wrong(
+        "method=ppo eval/judge=api eval.judge.answer=number",
+        r"^eval\.judge\.answer=number: must be label, json, tool or logprobs; set eval\.judge\.answer=",
+    ),
+    wrong(
+        "method=ppo eval/judge=api eval.judge.temperature=-1",
+        r"^eval\.judge\.temperature=-1: must be at least 0",
+    ),
+    wrong(
+        "method=ppo eval/judge=api eval.judge.max_tokens=0", r"^eval\.judge\.max_tokens=0: must be at least 1"
+    ),
+    wrong(
+        "method=ppo eval/judge=api eval.judge.extra={{model:x,stream:true}}",
+        r"^eval\.judge\.extra\.model=x: is no parameter to add; leave eval\.judge\.extra\.model out",
+        r"^eval\.judge\.extra\.stream=true: is no parameter to add; leave",
+    ),
+    wrong(
+        "method=ppo eval/judge=api eval.judge.model=gpt-5000",
+        r"^model gpt-5000: its price is unknown, and none is guessed; .*set api\.prices=FILE",
+    ),
+    wrong(
+        "method=ppo eval/judge=alpaca_eval eval.judge.name=alpaca_eval_gpt5",
+        r"^eval\.judge\.name=alpaca_eval_gpt5: there is no such annotator; did you mean alpaca_eval_gpt4",
+    ),
+    wrong(
+        "method=ppo feedback/judge=alpaca_eval feedback.judge.name=claude feedback.judge.model=null",
+        r"^feedback\.judge\.name=claude: .*through anthropic_completions, .*; set feedback\.judge\.model to",
+    ),
+    wrong(
+        "method=rloo method.reward=judge method/judge=alpaca_eval method.reward_std=null "
+        "method.judge.name=alpaca_farm",
+        r"^method\.judge\.name=alpaca_farm: it has several annotators; name one of them: alpaca_farm/gpt4_1",
     ),
     # Endpoints, prices and budget
     wrong(

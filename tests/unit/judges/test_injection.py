@@ -23,7 +23,7 @@ OURS = ApiJudge(
     max_tokens=4,
     seed=1,
     both_orders=False,
-    extra={},
+    extra=None,
 )
 JUDGES = {  # prompt, how it marks its fields, what it answers when the first or the second is better
     "pairwise": (True, "m", "M"),

@@ -250,13 +250,16 @@ def test_a_member_of_the_world_cannot_judge_other_instructions():
 
 
 def test_the_bill_is_that_of_the_members_without_what_they_never_look_at():
-    told = bill(1000, 0.5, spec(ann=(3, None), bee=(1, {"abstain": 0.2, "tie": 0.5})), "eval")
+    def billed(judge, rows, share=1.0):
+        return bill(judge, Up(), rows=rows, share=share, split="eval")
+
+    told = billed(spec(ann=(3, None), bee=(1, {"abstain": 0.2, "tie": 0.5})), 1000, 0.5)
     assert told.judge_calls == 375 + 50
     assert told.text == "about 425 judge calls, 0.00 USD"
-    assert bill(None, 0.5, spec(ann=(1, None)), "eval").judge_calls is None
+    assert billed(spec(ann=(1, None)), None).judge_calls is None
     world, reward = WorldJudge(**WORLD), RewardJudge(kind="reward", soft=False)
-    assert bill(100, 1, world, "eval").judge_calls == 100
-    assert bill(100, 1, reward, "eval").judge_calls == 0
+    assert billed(world, 100).judge_calls == 100
+    assert billed(reward, 100).judge_calls == 0
 
 
 @pytest.mark.parametrize(
