@@ -11,9 +11,22 @@ from alpacafarm.errors import SpecError
 from alpacafarm.pipeline.context import StageContext
 from alpacafarm.ports import Artifact, Inputs, Judge
 from alpacafarm.spec.cluster import ClusterSpec
-from alpacafarm.spec.judge import JudgeSpec, RecordedJudge, RewardJudge, parts
+from alpacafarm.spec.judge import JudgeSpec, LocalJudge, RecordedJudge, RewardJudge, parts
+from alpacafarm.spec.model import ModelSpec
 from alpacafarm.stage import Kind
 from alpacafarm.tracking.tracker import Fanout
+
+MODEL = ModelSpec(
+    name="judge",
+    path="given",
+    revision=None,
+    architecture=None,
+    dtype="float32",
+    prompt="alpaca",
+    max_prompt_tokens=192,
+    max_response_tokens=300,
+    lora=None,
+)
 
 
 def judge_alone(spec: JudgeSpec, *, seed: int) -> Judge:
@@ -32,11 +45,14 @@ def inputs_of(spec: JudgeSpec) -> Inputs:
             )
         if isinstance(part, RecordedJudge):
             inputs[f"{key}verdicts"] = Artifact(Path(part.path).expanduser(), Kind.ROWS, "")
+        elif isinstance(part, LocalJudge):
+            facts = {"revision": part.revision}
+            inputs[f"{key}judge"] = Artifact(Path(part.path).expanduser(), Kind.POLICY, part.path, facts)
     return inputs
 
 
 def context(seed: int) -> StageContext:
-    """A stage of one process without a model."""
+    """A stage of one process. Its model says how a judge's weights are loaded, not where they are."""
     cluster = {**keys_of("local", "cluster", "cluster", {}), "engine": "plain", "processes": 1}
     nowhere = Path(tempfile.gettempdir())  # a judge writes nothing
     return StageContext(
@@ -45,7 +61,7 @@ def context(seed: int) -> StageContext:
         out=nowhere,
         scratch=nowhere,
         labels=nowhere,
-        model=None,
+        model=MODEL,
         cluster=ClusterSpec.model_validate(cluster),
         dist=SingleProcess(),
         track=Fanout(),

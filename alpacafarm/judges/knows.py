@@ -6,13 +6,14 @@ from alpacafarm.data.plan import source_node
 from alpacafarm.errors import PlanError
 from alpacafarm.judges.cost import asked_bill
 from alpacafarm.judges.pool import habits_of
-from alpacafarm.judges.settle import asked
+from alpacafarm.judges.settle import asked, with_text
 from alpacafarm.ports import Upstream
 from alpacafarm.spec.judge import (
     AlpacaEvalJudge,
     ApiJudge,
     AskedJudge,
     JudgeSpec,
+    LocalJudge,
     PoolJudge,
     RecordedJudge,
     RewardJudge,
@@ -28,6 +29,8 @@ def check_judge(judge: JudgeSpec, group: str, up: Upstream) -> None:
     for key, part in parts(judge):
         if isinstance(part, ApiJudge | AlpacaEvalJudge):
             asked(part, f"{group}.judge.{key}".rstrip("."))
+        if isinstance(part, LocalJudge):
+            with_text(part, f"{group}.judge.{key}".rstrip("."))
         if isinstance(part, WorldJudge) and not up.has_gold:
             raise PlanError(
                 f"{group}.judge.{key}kind=world: the world's annotators only know the instructions of "
@@ -88,6 +91,8 @@ def judge_inputs(judge: JudgeSpec, group: str, up: Upstream) -> dict[str, Node]:
         where = f"{group}.judge.{key}"
         if isinstance(part, RewardJudge):
             inputs[f"{key}judge"] = up.reward()
+        elif isinstance(part, LocalJudge):
+            inputs[f"{key}judge"] = up.model(f"{where}path", part.path, part.revision)
         elif isinstance(part, RecordedJudge):
             inputs[f"{key}verdicts"] = recorded_file(f"{where}path", part.path)
     return inputs

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from alpacafarm.judges import alpaca_eval, api
 from alpacafarm.spec.base import Strict
-from alpacafarm.spec.judge import AlpacaEvalJudge, ApiJudge, AskedJudge
+from alpacafarm.spec.judge import AlpacaEvalJudge, ApiJudge, AskedJudge, LocalJudge
 
 S = TypeVar("S", bound=Strict)
 
@@ -13,6 +13,14 @@ S = TypeVar("S", bound=Strict)
 def asked(judge: ApiJudge | AlpacaEvalJudge, key: str = "judge") -> AskedJudge:
     """The judge with the text of its prompt and all that is sent along. PlanError names keys below `key`."""
     return api.asked(judge, key) if isinstance(judge, ApiJudge) else alpaca_eval.asked(judge, key)
+
+
+def with_text(judge: LocalJudge, key: str = "judge") -> LocalJudge:
+    """The judge with the text of its prompt in the place of its name. PlanError names keys below `key`."""
+    if "{output_1}" in judge.prompt:
+        return judge
+    text = api.prompt_text(judge.prompt, f"{key}.prompt").replace("{answer}", api.HOW_TO_ANSWER["label"])
+    return judge.model_copy(update={"prompt": api.checked(text, f"{key}.prompt={judge.prompt}")})
 
 
 def settled(spec: S) -> S:
@@ -26,6 +34,8 @@ def settled(spec: S) -> S:
 def _settled(value: Any) -> Any:
     if isinstance(value, ApiJudge | AlpacaEvalJudge):
         return asked(value)
+    if isinstance(value, LocalJudge):
+        return with_text(value)
     if isinstance(value, Strict):
         return settled(value)
     if isinstance(value, Mapping):

@@ -5,20 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from alpacafarm.errors import JudgeError
 from alpacafarm.ports import Artifact, Inputs, Judge
-from alpacafarm.spec.judge import PoolJudge, RecordedJudge, RewardJudge, WorldJudge
+from alpacafarm.spec.judge import LocalJudge, PoolJudge, RecordedJudge, RewardJudge, WorldJudge
 from alpacafarm.stage import canonical_json
 from alpacafarm.types import Example
 
 if TYPE_CHECKING:
+    from alpacafarm.judges.local import LabelLogprobs, Messages
     from alpacafarm.pipeline.context import StageContext
     from alpacafarm.spec.judge import JudgeSpec
+    from alpacafarm.text.tokenise import Ids
+
+CHUNK = 512  # conversations that are held as tokens at once
 
 
 def judge_of(ctx: StageContext, spec: JudgeSpec, inputs: Inputs) -> Judge:
+    from alpacafarm.judges.local import LocalModelJudge
     from alpacafarm.judges.pool import AnnotatorPool
     from alpacafarm.judges.recorded import RecordedVerdicts
     from alpacafarm.judges.reward import RewardModelJudge
+    from alpacafarm.judges.settle import with_text
+    from alpacafarm.judges.template import Template
     from alpacafarm.judges.world import WorldAnnotators
 
     match spec:
@@ -29,6 +37,15 @@ def judge_of(ctx: StageContext, spec: JudgeSpec, inputs: Inputs) -> Judge:
         case RewardJudge():
             weights = inputs["reward"] if "reward" in inputs else inputs["judge"]
             return RewardModelJudge(text_scores(ctx, weights), soft=spec.soft, name=f"reward-{weights.key}")
+        case LocalJudge():
+            weights = inputs["judge"]
+            return LocalModelJudge(
+                Template(with_text(spec).prompt),
+                label_logprobs(ctx, weights),
+                both_orders=spec.both_orders,
+                seed=ctx.seed,
+                name=f"local-{weights.key}",
+            )
         case PoolJudge():
             return AnnotatorPool(spec, members_of(ctx, spec, inputs), ctx.seed)
     raise AssertionError(f"no judge of kind {spec.kind}")
@@ -61,3 +78,36 @@ def text_scores(
         return scorer.score(encode_rows(tokenizer, ctx.model.prompt, rows))
 
     return scores
+
+
+def label_logprobs(ctx: StageContext, weights: Artifact) -> LabelLogprobs:
+    """What a causal model says of labels as the beginning of its answer, see `alpacafarm.judges.local`."""
+    from alpacafarm.text.chat import encode_conversation
+    from alpacafarm.text.collate import Tokens
+    from alpacafarm.text.tokenise import plain_ids
+
+    engine, tokenizer, positions = ctx.frozen(weights), ctx.tokenizer(weights), ctx.positions(weights)
+
+    def of_some(conversations: Sequence[Messages], ends: Sequence[Ids]) -> list[Sequence[float] | None]:
+        prompts = [encode_conversation(tokenizer, messages) for messages in conversations]
+        room = None if positions is None else positions - max(map(len, ends))
+        fits = [room is None or len(prompt) <= room for prompt in prompts]
+        # One that is too long is cut and its answer dropped: every process brings as many rows as the others.
+        rows = [Tokens(prompt[:room], end) for prompt in prompts for end in ends]
+        told = ctx.logprobs(engine, rows, 1.0).sum(1).tolist()
+        return [told[i * len(ends) : (i + 1) * len(ends)] if fit else None for i, fit in enumerate(fits)]
+
+    def found(conversations: Sequence[Messages], labels: Sequence[str]) -> list[Sequence[float] | None]:
+        ends = plain_ids(tokenizer, labels)
+        if len(set(ends)) < len(labels) or not all(ends):
+            raise JudgeError(
+                f"judge.path={weights.path}: its tokenizer does not tell {' from '.join(labels)}, the labels "
+                "of the answers; set judge.path to another model"
+            )
+        return [
+            one
+            for start in range(0, len(conversations), CHUNK)
+            for one in of_some(conversations[start : start + CHUNK], ends)
+        ]
+
+    return found

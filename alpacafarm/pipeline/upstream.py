@@ -64,6 +64,9 @@ class SpecUpstream:
         given = self.spec.given.rm
         return self._given("given.rm", Kind.REWARD, given) if given else self._made("rm")
 
+    def model(self, key: str, location: str, revision: str | None) -> Node:
+        return self._given(key, Kind.POLICY, location, revision)
+
     def preferences(self) -> Node:
         given = self.spec.given.pairs
         if given:

@@ -95,6 +95,20 @@ class AskedJudge(Strict):
     both_orders: bool
 
 
+class LocalJudge(Strict):
+    """A causal language model of this machine, read by the probabilities of the two labels after the prompt.
+
+    Nothing is sampled: the verdict is a probability. `both_orders` averages over both orders of the answers;
+    otherwise a coin that belongs to the pair decides which comes first.
+    """
+
+    kind: Literal["local"]
+    path: str = Field(min_length=1)  # a Hugging Face folder, an artifact folder or a hub id
+    revision: str | None
+    prompt: str = Field(min_length=1)  # one of alpacafarm/judges/prompts by name, or a file
+    both_orders: bool
+
+
 class NoiseSpec(Strict):
     """An annotator's faults on top of its judge's verdicts; 0 is none. Formulas: `alpacafarm.stats.habits`.
 
@@ -120,7 +134,7 @@ class NoiseSpec(Strict):
         return self
 
 
-Single = WorldJudge | RewardJudge | RecordedJudge | ApiJudge | AlpacaEvalJudge | AskedJudge
+Single = WorldJudge | RewardJudge | RecordedJudge | ApiJudge | AlpacaEvalJudge | AskedJudge | LocalJudge
 
 
 class MemberSpec(Strict):
@@ -165,4 +179,4 @@ def parts(judge: JudgeSpec) -> Iterator[tuple[str, Single]]:
 
 def runs_a_model(judge: JudgeSpec) -> bool:
     """Whether weights are loaded to judge: such a stage needs the devices."""
-    return any(isinstance(part, RewardJudge) for _, part in parts(judge))
+    return any(isinstance(part, RewardJudge | LocalJudge) for _, part in parts(judge))

@@ -48,9 +48,11 @@ def encode_prompts(
     `prefix` follows it, see `with_prefix`.
     """
     prompts = [prompt(style, instruction, input, tokenizer) for instruction, input in asked]
-    structure = {text: _structure(tokenizer, text) for text in {t for p in prompts for t in (p.head, p.tail)}}
+    structure = {
+        text: structure_ids(tokenizer, text) for text in {t for p in prompts for t in (p.head, p.tail)}
+    }
     start = () if style == "chat" else start_ids(tokenizer)
-    bodies = _plain(tokenizer, [p.body for p in prompts])
+    bodies = plain_ids(tokenizer, [p.body for p in prompts])
     whole = [
         start + structure[p.head] + body + structure[p.tail] for p, body in zip(prompts, bodies, strict=True)
     ]
@@ -59,7 +61,7 @@ def encode_prompts(
 
 def with_prefix(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Ids], prefix: str) -> list[Ids]:
     """Each prompt `prefixed`. The prefix is ours, not the user's: special tokens in it are read as such."""
-    ahead = _structure(tokenizer, prefix)
+    ahead = structure_ids(tokenizer, prefix)
     return [prefixed(prompt, ahead, tokenizer.bos_token_id) for prompt in prompts]
 
 
@@ -82,7 +84,8 @@ def encode_responses(
     assert isinstance(end[0], int), "a tokenizer needs an end token"
     ends = ended if ended is not None else [True] * len(texts)
     return [
-        ids + end if has_ended else ids for ids, has_ended in zip(_plain(tokenizer, texts), ends, strict=True)
+        ids + end if has_ended else ids
+        for ids, has_ended in zip(plain_ids(tokenizer, texts), ends, strict=True)
     ]
 
 
@@ -145,7 +148,8 @@ def start_ids(tokenizer: PreTrainedTokenizerBase) -> Ids:
     return (ids[0],) if ids[0] == tokenizer.bos_token_id else ()
 
 
-def _plain(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Ids]:
+def plain_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Ids]:
+    """Texts as what they say: a special token in them is the tokens of its characters."""
     if not texts:  # the fast tokenizer refuses an empty batch
         return []
     encoded = tokenizer(
@@ -159,7 +163,8 @@ def _plain(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Ids
     return [tuple(ids) for ids in encoded["input_ids"]]
 
 
-def _structure(tokenizer: PreTrainedTokenizerBase, text: str) -> Ids:
+def structure_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> Ids:
+    """A text of ours, such as a template's: special tokens in it are read as such."""
     if not text:
         return ()
     return tuple(tokenizer(text, add_special_tokens=False, split_special_tokens=False)["input_ids"])

@@ -377,6 +377,15 @@ TABLE = [
         "method=online_dpo method.optim.batch_size=63",
         r"^method\.optim\.batch_size=63: must be a multiple of the 2 responses to a prompt, .*=62",
     ),
+    # Local judges
+    wrong(
+        "method=rm feedback/judge=local feedback.judge.path={nothing}",
+        r"^feedback\.judge\.path=/.*nothing: there is no such folder .*; set feedback\.judge\.path to",
+    ),
+    wrong(
+        "method=sft eval/judge=local eval.judge.path={model} eval.judge.prompt=pair",
+        r"^eval\.judge\.prompt=pair: there is no such prompt .*known: .*pairwise; or name a file",
+    ),
     # Pools
     wrong(
         "method=rm feedback/judge=noisy feedback.judge.members.noisy.noise.flip=1.5",
