@@ -191,11 +191,14 @@ class _Connection(asyncio.Protocol):
             server.counts["404"] += 1
             self.send(404, error(f"The model `{body['model']}` does not exist.", "model_not_found"))
             return
+        fate = server.fate(body)
+        if fate == "stall":
+            server.counts["stall"] += 1
+            server._loop.call_later(server.faults.stall_s, self.transport.abort)
+            return
         server.in_flight += 1
         server.most_in_flight = max(server.most_in_flight, server.in_flight)
-        fate = server.fate(body)
-        delay = server.faults.stall_s if fate == "stall" else server.latency_s
-        server._loop.call_later(delay, self.finish, fate, path, body)
+        server._loop.call_later(server.latency_s, self.finish, fate, path, body)
 
     def finish(self, fate: str, path: str, body: Body) -> None:
         server = self.server
@@ -222,7 +225,7 @@ class _Connection(asyncio.Protocol):
                 self.send(200, chat(Reply(""), body))
             case "none":
                 self.send(200, chat(Reply(None), body))
-            case "cut" | "stall":
+            case "cut":
                 self.transport.abort()
 
     def say(self, path: str, body: Body) -> None:
