@@ -59,7 +59,8 @@ class Asking:
 
     def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop, purpose: Purpose) -> None:
         self.engine, self.loop, self.purpose = engine, loop, purpose
-        self.ready: queue.SimpleQueue[Outcome | BaseException | None] = queue.SimpleQueue()
+        self.gathered: list[Outcome | BaseException | None] = []  # in this round of the loop
+        self.ready: queue.SimpleQueue[list[Outcome | BaseException | None]] = queue.SimpleQueue()
         self.tasks: set[asyncio.Task[Any]] = set()
         self.failed: dict[str, Failure] = {}  # not asked a second time
         self.missing: Missing | None = None
@@ -81,12 +82,12 @@ class Asking:
                     self.loop.call_soon_threadsafe(self._begin, chunk)
             if not under_way:
                 break
-            outcome = self.ready.get()
-            under_way -= 1
-            if isinstance(outcome, BaseException):
-                raise outcome
-            if outcome is not None:
-                yield outcome
+            for outcome in self.ready.get():
+                under_way -= 1
+                if isinstance(outcome, BaseException):
+                    raise outcome
+                if outcome is not None:
+                    yield outcome
         if self.missing is not None:
             raise over_budget(self.purpose, self.missing)
 
@@ -104,6 +105,15 @@ class Asking:
 
     # In the loop's thread
 
+    def _put(self, outcome: Outcome | BaseException | None) -> None:
+        if not self.gathered:
+            self.loop.call_soon(self._hand_over)
+        self.gathered.append(outcome)
+
+    def _hand_over(self) -> None:
+        self.ready.put(self.gathered)
+        self.gathered = []
+
     def _begin(self, chunk: Sequence[tuple[int, Request]]) -> None:
         self._spawn(self._look_up(chunk))
 
@@ -115,26 +125,26 @@ class Asking:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self.tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self.ready.put(error)
+            self._put(error)
 
     async def _look_up(self, chunk: Sequence[tuple[int, Request]]) -> None:
         keys = [request.key for _, request in chunk]
         known = await self.engine.writer.do(lambda store: store.known(keys))
         for position, request in chunk:
             if request.key in known:
-                self.ready.put((position, read_again(known[request.key])))
+                self._put((position, read_again(known[request.key])))
             else:
                 self._spawn(self._one(position, request))
 
     async def _one(self, position: int, request: Request) -> None:
         if self.missing is None:
             try:
-                self.ready.put((position, await self._found(request)))
+                self._put((position, await self._found(request)))
                 return
             except OverBudgetError as error:
                 self.missing = self.missing or Missing(error.spent)
         self._miss(self.missing, request)
-        self.ready.put(None)
+        self._put(None)
 
     async def _found(self, request: Request) -> Answer | Failure:
         """Asks, unless an equal request is being asked, or was in vain."""

@@ -14,7 +14,7 @@ from alpacafarm.api.store import NAME, AnswerStore
 from alpacafarm.errors import JudgeError
 
 T = TypeVar("T")
-MOST = 256  # jobs of one transaction
+MOST = 256  # jobs of one transaction, about
 Work = Callable[[AnswerStore], Any]
 Job = tuple[Work, "asyncio.Future[Any] | None"]
 
@@ -24,22 +24,32 @@ class Writer:
 
     def __init__(self, folder: Path, loop: asyncio.AbstractEventLoop) -> None:
         self.folder, self.loop = folder, loop
-        self.jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self.gathered: list[Job] = []  # in this round of the loop: threads are woken once for all of them
+        self.jobs: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
         self.thread = threading.Thread(target=self._run, name="alpacafarm answers", daemon=True)
         self.thread.start()
 
     async def do(self, work: Callable[[AnswerStore], T]) -> T:
         done: asyncio.Future[T] = self.loop.create_future()
-        self.jobs.put((work, done))
+        self._gather((work, done))
         return await done
 
     def post(self, work: Work) -> None:
         """Does it some time, in order, and tells nobody."""
-        self.jobs.put((work, None))
+        self._gather((work, None))
+
+    def _gather(self, job: Job) -> None:
+        if not self.gathered:
+            self.loop.call_soon(self._hand_over)
+        self.gathered.append(job)
+
+    def _hand_over(self) -> None:
+        self.jobs.put(self.gathered)
+        self.gathered = []
 
     def close(self) -> None:
-        """Returns when everything is committed and the database closed."""
-        self.jobs.put(None)
+        """Returns when everything is committed and the database closed. Not for the loop's thread."""
+        self.loop.call_soon_threadsafe(self.jobs.put, None)  # after what is gathered
         self.thread.join()
 
     def _run(self) -> None:
@@ -59,14 +69,14 @@ class Writer:
         jobs: list[Job] = []
         while len(jobs) < MOST:
             try:
-                job = self.jobs.get(block=not jobs)
+                more = self.jobs.get(block=not jobs)
             except queue.Empty:
                 break
-            if job is None:
+            if more is None:
                 if jobs:
                     self.jobs.put(None)
                 break
-            jobs.append(job)
+            jobs += more
         return jobs
 
     def _commit(self, store: AnswerStore, jobs: list[Job]) -> None:
@@ -91,8 +101,8 @@ class Writer:
 
     def _refuse_all(self, error: Exception) -> None:
         """The database cannot be opened: says so to all that come, until it is time to close."""
-        while (job := self.jobs.get()) is not None:
-            self.loop.call_soon_threadsafe(settle, [job[1]], [None], error)
+        while (jobs := self.jobs.get()) is not None:
+            self.loop.call_soon_threadsafe(settle, [done for _, done in jobs], [None] * len(jobs), error)
 
 
 def settle(futures: list[asyncio.Future[Any] | None], results: list[Any], error: Exception | None) -> None:

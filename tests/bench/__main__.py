@@ -33,6 +33,7 @@ from alpacafarm.text.collate import Tokens, collate
 from alpacafarm.text.tokenise import encode_rows
 from alpacafarm.text.train_tokenizer import train_tokenizer
 from alpacafarm.training.batches import deal
+from tests.bench import annotation
 
 ROUNDS = 7
 WORLD = ArchitectureSpec(
@@ -205,6 +206,7 @@ def main() -> None:
         cells = [f"{row[key]:.3f}" for key in ("seconds", "baseline_seconds", "ratio")]
         table.add_row(name, *cells, f"{rate:,.0f}" if rate else "")
     Console(width=120).print(table)
+    annotation.main()
 
 
 if __name__ == "__main__":
