@@ -7,6 +7,7 @@ when it was stopped, 2 for wrong arguments or a folder without pairs, 1 where la
 import argparse
 import contextlib
 import errno
+import re
 import secrets
 import signal
 import socket
@@ -23,7 +24,7 @@ from alpacafarm.label.folder import Folder, opened
 from alpacafarm.label.verdicts import judged
 
 PORT = 8642
-LEAST_TOKEN = 12  # characters of a token that a person chooses
+TOKEN = re.compile(r"[\w-]{12,200}", re.ASCII)  # one that a person chooses goes into addresses and cookies
 GRACE_S = 2  # for requests that are being answered when the server is stopped
 
 
@@ -58,8 +59,8 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the judged pairs there, and end")
     found = parser.parse_args(arguments)
-    if found.token is not None and len(found.token) < LEAST_TOKEN:
-        parser.error(f"--token: must have at least {LEAST_TOKEN} characters; leave it out to have one drawn")
+    if found.token is not None and not TOKEN.fullmatch(found.token):
+        parser.error("--token: must be 12 letters, digits, - or _, or more; leave it out to have one drawn")
     if found.labels_per_pair is not None and found.labels_per_pair < 1:
         parser.error("--labels-per-pair: must be at least 1")
     if not 0 <= found.port < 2**16:

@@ -269,7 +269,7 @@ async function begin(name) {
   address.searchParams.set("name", name);
   history.replaceState(null, "", address);
   $("who").textContent = name;
-  $("who").hidden = false;
+  for (const part of document.querySelectorAll(".begun")) part.hidden = false;
   $("name").hidden = true;
   state.tab = drawn();
   for (;;) {
@@ -298,7 +298,6 @@ $("name").addEventListener("submit", (event) => {
 
 address.searchParams.delete("token"); // it is in a cookie by now
 history.replaceState(null, "", address);
-$("who").hidden = true;
 const known = address.searchParams.get("name")?.trim();
 if (known) begin(known);
 else {

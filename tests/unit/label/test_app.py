@@ -220,7 +220,10 @@ def test_a_folder_without_pairs_is_refused(tmp_path, content, message):
     assert not (tmp_path / "labels.sqlite").exists()
 
 
-@pytest.mark.parametrize("arguments", [["--token", "short"], ["--port", "70000"], ["--labels-per-pair", "0"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--token", "short"], ["--token", "has a space in it"], ["--port", "70000"], ["--labels-per-pair", "0"]],
+)
 def test_wrong_arguments_are_refused(tmp_path, arguments):
     done = command(folder_of(tmp_path, pairs(1)), *arguments)
     assert done.returncode == 2
