@@ -57,6 +57,13 @@ class Preference(Pair):
 
 
 @dataclass(frozen=True)
+class Unjudged(Pair):
+    """A pair that got no verdict, and why: first the kind of the failure, up to a colon."""
+
+    failure: str = ""
+
+
+@dataclass(frozen=True)
 class Thumb(Example):
     """One answer with a thumb up or down."""
 

@@ -19,7 +19,7 @@ def write_text(path: Path, text: str) -> None:
     write_aside(path, text)
 
 
-def write_rows(path: Path, rows: Iterable[Example | Output | Pair | Preference | ScoredPair]) -> None:
+def write_rows(path: Path, rows: Iterable[Example | Output | Pair | ScoredPair]) -> None:
     write_text(path, "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows))
 
 

@@ -3,12 +3,15 @@ noise (Dubois et al. 2023, section 3: p_sim^ann)."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection, Iterable
 from dataclasses import asdict
 
 from pydantic import Field
 
 from alpacafarm.data import plan as data_plan
 from alpacafarm.data.rows import read_outputs, write_rows
+from alpacafarm.errors import JudgeError
 from alpacafarm.judges.knows import bill, check_judge, judge_inputs
 from alpacafarm.ports import Context, Inputs, Upstream
 from alpacafarm.rollout.decode import DecodeSpec
@@ -19,7 +22,7 @@ from alpacafarm.stage import Kind, Node, Stage
 from alpacafarm.stats.noise import flips
 from alpacafarm.stats.pairs import pair_samples
 from alpacafarm.stats.seeds import stable_seed
-from alpacafarm.types import Output, Pair, Preference
+from alpacafarm.types import Output, Pair, Preference, Unjudged, Verdict
 
 
 class SampleSpec(FeedbackSpec):
@@ -81,23 +84,25 @@ def annotated(spec: AnnotateSpec, up: Upstream) -> Stage:
 
 def annotate(spec: AnnotateSpec, inputs: Inputs, ctx: Context) -> None:
     """Writes `pairs.jsonl`. Equal samples of an instruction give no pair, nor do failed verdicts; both are
-    counted."""
+    counted, and the latter are in `failures.jsonl`."""
     outputs = read_outputs(inputs["samples"].path / "outputs.json")
     pairs = comparable(outputs, ctx.seed)
     fates = flips([pair.id for pair in pairs], spec.flip_probability, ctx.seed)
     asked = [pair for pair, fate in zip(pairs, fates, strict=True) if fate.is_judged]
     judge = ctx.judge(spec.judge, inputs)
     verdicts = dict(zip((pair.id for pair in asked), judge.compare(asked), strict=True))
-    rows, failed = [], 0
+    _check_any(verdicts.values(), judge.name)
+    rows, failed = [], []
     for pair, fate in zip(pairs, fates, strict=True):
         preference = fate.coin if fate.coin is not None else verdicts[pair.id].preference
         if preference is None:
-            failed += 1
+            failed.append(Unjudged(**asdict(pair), failure=verdicts[pair.id].failure or "no verdict"))
             continue
         annotator = "coin" if fate.coin is not None else verdicts[pair.id].annotator
         rows.append(Preference(**asdict(pair), preference=preference, annotator=annotator))
     if ctx.dist.rank == 0:
         write_rows(ctx.out / "pairs.jsonl", rows)
+        write_rows(ctx.out / "failures.jsonl", failed)
     ctx.spend(
         judge_calls=sum(v.calls for v in verdicts.values()),
         price_usd=sum(v.price_usd for v in verdicts.values()),
@@ -105,10 +110,29 @@ def annotate(spec: AnnotateSpec, inputs: Inputs, ctx: Context) -> None:
     ctx.record(
         pairs=len(rows),
         coins=len(pairs) - len(asked),
-        failed=failed,
+        failed=len(failed),
+        failures=failure_kinds(verdicts.values()),
+        contradictions=sum(verdict.contradicted for verdict in verdicts.values()),
         without_a_pair=len({output.id for output in outputs}) - len(pairs),
         judge=judge.name,
     )
+
+
+def failure_kinds(verdicts: Iterable[Verdict]) -> dict[str, int]:
+    """How many failed in which way."""
+    return dict(
+        Counter(verdict.failure_kind or "no verdict" for verdict in verdicts if verdict.preference is None)
+    )
+
+
+def _check_any(verdicts: Collection[Verdict], judge: str) -> None:
+    """JudgeError where a judge failed on all that it was asked about: there is nothing to learn from."""
+    if verdicts and all(verdict.preference is None for verdict in verdicts):
+        first = next(iter(verdicts)).failure or "no reason given"
+        raise JudgeError(
+            f"the judge {judge} gave no verdict on any of {len(verdicts)} pairs, the first time because "
+            f"{first}; choose another feedback/judge, or another model or prompt for it"
+        )
 
 
 def comparable(outputs: list[Output], seed: int) -> list[Pair]:

@@ -11,7 +11,7 @@ from alpacafarm.judges.answers import Unparsable, beginning, choice, label, logp
 from alpacafarm.judges.template import Shown, Template
 from alpacafarm.ports import Asker
 from alpacafarm.request import Answer, Failure, Request
-from alpacafarm.spec.judge import AskedJudge
+from alpacafarm.spec.judge import AskedJudge, Reading
 from alpacafarm.stats.seeds import stable_seed
 from alpacafarm.types import Pair, Verdict
 
@@ -131,9 +131,9 @@ class AskedModel:
         )
 
 
-def reader(spec: AskedJudge) -> Read:
-    """The parser of the judge's answers."""
-    match spec.reading.by:
+def reader(reading: Reading) -> Read:
+    """The parser of a judge's answers."""
+    match reading.by:
         case "label":
             return one_pair(label)
         case "choice":
@@ -143,7 +143,7 @@ def reader(spec: AskedJudge) -> Read:
         case "alpaca_eval":
             from alpacafarm.judges.alpaca_eval import parsed
 
-            return parsed(spec.reading)
+            return parsed(reading)
 
 
 def one_pair(read: Callable[[Answer], float]) -> Read:

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 
 from alpacafarm.errors import JudgeError
 from alpacafarm.ports import Artifact, Inputs, Judge
-from alpacafarm.spec.judge import LocalJudge, PoolJudge, RecordedJudge, RewardJudge, WorldJudge
+from alpacafarm.spec.judge import (
+    AlpacaEvalJudge,
+    ApiJudge,
+    AskedJudge,
+    LocalJudge,
+    PoolJudge,
+    RecordedJudge,
+    RewardJudge,
+    WorldJudge,
+)
 from alpacafarm.stage import canonical_json
 from alpacafarm.types import Example
 
@@ -21,11 +30,12 @@ CHUNK = 512  # conversations that are held as tokens at once
 
 
 def judge_of(ctx: StageContext, spec: JudgeSpec, inputs: Inputs) -> Judge:
+    from alpacafarm.judges.asked import AskedModel, reader
     from alpacafarm.judges.local import LocalModelJudge
     from alpacafarm.judges.pool import AnnotatorPool
     from alpacafarm.judges.recorded import RecordedVerdicts
     from alpacafarm.judges.reward import RewardModelJudge
-    from alpacafarm.judges.settle import with_text
+    from alpacafarm.judges.settle import asked, with_text
     from alpacafarm.judges.template import Template
     from alpacafarm.judges.world import WorldAnnotators
 
@@ -48,7 +58,10 @@ def judge_of(ctx: StageContext, spec: JudgeSpec, inputs: Inputs) -> Judge:
             )
         case PoolJudge():
             return AnnotatorPool(spec, members_of(ctx, spec, inputs), ctx.seed)
-    raise AssertionError(f"no judge of kind {spec.kind}")
+        case ApiJudge() | AlpacaEvalJudge():  # from outside of a plan, which settles what is asked
+            return judge_of(ctx, asked(spec), inputs)
+        case AskedJudge():
+            return AskedModel(spec, ctx.asker(spec.name), reader(spec.reading))
 
 
 def members_of(ctx: StageContext, pool: PoolJudge, inputs: Inputs) -> dict[str, Judge]:

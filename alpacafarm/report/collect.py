@@ -18,7 +18,14 @@ from alpacafarm.report.table import Sample, samples
 from alpacafarm.spec.run import RunSpec
 from alpacafarm.stage import Kind
 
-LOST = ("dropped_prompts", "truncated_responses", "failed", "without_a_pair", "shortened_prompts")
+LOST = (
+    "dropped_prompts",
+    "truncated_responses",
+    "failed",
+    "failed_verdicts",
+    "without_a_pair",
+    "shortened_prompts",
+)
 MEASURED = {  # of a reward model
     "accuracy": "accuracy on {held_out} held-out pairs {accuracy:.1f}%",
     "ece": "calibration error {ece:.1f}%",
@@ -150,6 +157,10 @@ def _notes(spec: RunSpec, plan: Plan, by_key: Mapping[str, Artifact]) -> tuple[s
 def fact_notes(facts: Mapping[str, Any], kl_coef: float | None) -> list[str]:
     """A stage's facts in words. Counts of what was lost are told where they are not zero."""
     notes = [f"{facts[name]} {name.replace('_', ' ')}" for name in LOST if facts.get(name)]
+    if kinds := facts.get("failures"):
+        notes.append("of the failed " + ", ".join(f"{count} {kind}" for kind, count in kinds.items()))
+    if facts.get("contradictions"):
+        notes.append(f"{facts['contradictions']} pairs judged differently in the other order")
     measured = [text.format(**facts) for name, text in MEASURED.items() if facts.get(name) is not None]
     if measured:
         notes.append(", ".join(measured))

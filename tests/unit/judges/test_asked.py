@@ -32,7 +32,7 @@ def spec(**changes):
 
 def judge(answer, /, **changes) -> AskedModel:
     asked = spec(**changes)
-    return AskedModel(asked, Scripted(answer), reader(asked))
+    return AskedModel(asked, Scripted(answer), reader(asked.reading))
 
 
 def shows_apple_first(request: Request) -> bool:

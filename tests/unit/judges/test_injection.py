@@ -98,7 +98,7 @@ def asked_model(name: str) -> AskedModel:
 
     model, (_, first, second) = gullible(name), JUDGES[name]
     answer = Scripted(lambda request: first if model.first_is_better(request) else second)
-    return AskedModel(spec_of(name), answer, reader(spec_of(name)))
+    return AskedModel(spec_of(name), answer, reader(spec_of(name).reading))
 
 
 def attacked(name: str, payload: str, seed: int) -> tuple[Pair, Pair]:

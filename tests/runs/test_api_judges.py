@@ -1,0 +1,107 @@
+"""Whole runs whose feedback and evaluation come from a model behind an API: here a server of this process."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.openai_server import OpenAIServer, Reply, said
+from tests.runs.farm import Ran
+
+JUDGES = ("feedback/judge=api", "eval/judge=api")
+Perform = Callable[..., Ran]
+
+
+def longer_is_better(body: dict) -> str | Reply:
+    """As each of the judges below wants to be answered; about some pairs it says nothing of use."""
+    _, _, _, first, _, second, _ = said(body).rsplit('"""', 6)
+    if (len(first) * len(second)) % 7 == 0:
+        return "Neither."
+    is_first = len(first) >= len(second)
+    if "logprobs" in body:
+        return Reply("m", logprobs=[{"m": -0.1 if is_first else -3.0, "M": -3.0 if is_first else -0.1}])
+    if "tools" in body:
+        return Reply(arguments=json.dumps({"best": "m" if is_first else "M"}))
+    if "model_1" in said(body):
+        return str([{"model": "model_1", "rank": 2 - is_first}, {"model": "model_2", "rank": 1 + is_first}])
+    return "m" if is_first else "M"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[OpenAIServer]:
+    with OpenAIServer(longer_is_better) as running:
+        yield running
+
+
+@pytest.fixture
+def judged(perform: Perform, server: OpenAIServer) -> Perform:
+    """A tiny run with both judges behind the server."""
+
+    def performed(method: str, *overrides: str) -> Ran:
+        place = (f"api.endpoints.openai.base_url={server.base_url}", "api.endpoints.openai.api_key_env=null")
+        return perform(method, *place, *overrides)
+
+    return performed
+
+
+def test_a_run_pays_for_each_verdict_once(judged: Perform, server: OpenAIServer):
+    first = judged("dpo", *JUDGES)
+    assert first.result["judge_calls"] == server.counts["answered"] == server.counts["received"] > 30
+    assert first.result["price_usd"] > 0
+    assert first.result["eval"]["judge"] == "gpt-4o-mini-2024-07-18+pairwise+label"
+    told = first.facts("annotate")
+    assert told["failed"] == told["failures"]["unparsable"] > 0
+    assert told["pairs"] + told["failed"] + told["without_a_pair"] == 48
+    counts = first.result["eval"]
+    scores = json.loads((first.artifact("compare") / "scores.json").read_text())
+    assert counts["n_total"] + scores["eval"]["n_failures"] == 16
+    lost = {stage for stage in first.keys if not re.match("rows|base|sft|sample|decode sft", stage)}
+    for stage in lost:
+        shutil.rmtree(first.artifact(stage))
+    before = server.counts["received"]
+    again = judged(
+        "dpo", *JUDGES, "name=again", "api.endpoints.openai.concurrency=3", "cluster.micro_batch=4"
+    )
+    assert server.counts["received"] == before
+    assert {"annotate", "compare"} < lost == {name for name, state in again.states.items() if state == "made"}
+    assert again.result["judge_calls"] == first.result["judge_calls"]  # what the verdicts cost, ever
+    assert again.result["eval"] == first.result["eval"]
+
+
+@pytest.mark.parametrize(
+    ("override", "asks"),
+    [
+        ("eval.judge.model=gpt-4o-2024-08-06", True),
+        ("eval.judge.temperature=0.5", True),
+        ("eval.judge.prompt={prompt}", True),
+        ("eval.judge.both_orders=true", True),  # the other order of each
+        ("eval.judge.answer=tool", True),
+        ("eval.judge.answer=logprobs", True),
+        ("eval/judge=alpaca_eval eval.judge.name=alpaca_eval_gpt4", True),
+        ("eval.sft_draws=3", False),
+        ("eval.judge.prompt={copy}", False),
+        ("api.endpoints.openai.timeout_s=9 api.endpoints.openai.tries=2 cluster.generation_batch=8", False),
+    ],
+)
+def test_another_question_is_asked_and_no_other_change_asks(
+    judged: Perform, server: OpenAIServer, tmp_path: Path, override: str, asks: bool
+):
+    judged("sft", *JUDGES)
+    before = server.counts["received"]
+    copied = Path(__file__).parents[2] / "alpacafarm/judges/prompts/pairwise.txt"
+    (tmp_path / "pairwise.txt").write_text(copied.read_text())
+    (tmp_path / "other.txt").write_text(copied.read_text().replace("## Task", "## The task"))
+    places = {"prompt": tmp_path / "other.txt", "copy": tmp_path / "pairwise.txt"}
+    judged("sft", *JUDGES, *override.format(**places).split())
+    assert (server.counts["received"] > before) == asks
+
+
+def test_responses_are_judged_as_they_are_sampled(judged: Perform, server: OpenAIServer):
+    before = server.counts["received"]
+    asked = ("method.annotator=judge", "method.missing_eos_penalty=0", "method/judge=api", "eval=none")
+    made = judged("online_dpo", *asked)
+    assert server.counts["received"] - before == made.result["judge_calls"] > 0
+    assert made.facts("online_dpo")["failed_verdicts"] > 0
