@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import sys
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -52,12 +54,15 @@ def _some(rows: list[Any], location: str) -> list[Any]:
 
 
 def located(location: str) -> Located:
-    """Every row and where it stands. JSON and separated values are read here, the rest by `datasets`.
+    """Every row and where it stands. JSON and separated values are read here, the rest by `datasets`. What is
+    read here may be packed with gzip (`.json.gz`).
 
     `datasets` would read a cell of a CSV file as a number, or `NA` as nothing, if it looks like one.
     """
     path = Path(location)
     suffix = path.suffix.lower()
+    if _is_packed(path) and not location.startswith("hf:/"):
+        suffix = path.with_suffix("").suffix.lower()
     if location.startswith("hf:/"):
         yield from _of_the_hub(location.replace("hf:/", "hf://").replace("///", "//"), suffix)
     elif suffix in (".jsonl", ".ndjson"):
@@ -71,7 +76,7 @@ def located(location: str) -> Located:
 
 
 def _json_lines(path: Path) -> Located:
-    with path.open("rb") as lines:
+    with io.BytesIO(_content(path)) if _is_packed(path) else path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if text := _decoded(line, f"{path}:{number}").strip():
                 try:
@@ -84,7 +89,7 @@ def _json_lines(path: Path) -> Located:
 
 def _json_list(path: Path) -> Located:
     try:
-        rows = json.loads(_decoded(path.read_bytes(), str(path)))
+        rows = json.loads(_decoded(_content(path), str(path)))
     except (ValueError, RecursionError) as error:
         raise SpecError(f"{path}: not JSON ({error}); a list of objects is required") from None
     if not isinstance(rows, list):
@@ -96,7 +101,7 @@ def _json_list(path: Path) -> Located:
 def _separated(path: Path, delimiter: str) -> Located:
     """Every cell as the text it is, an empty one as None; only `preference` is a number."""
     csv.field_size_limit(sys.maxsize)
-    text = _decoded(path.read_bytes(), str(path))
+    text = _decoded(_content(path), str(path))
     try:
         table = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
     except csv.Error as error:
@@ -119,6 +124,20 @@ def _number(row: Mapping[str, Any], name: str) -> dict[str, float]:
         return {name: float(row[name])}
     except (KeyError, TypeError, ValueError):  # which the check of the row words
         return {}
+
+
+def _is_packed(path: Path) -> bool:
+    return path.suffix.lower() == ".gz"
+
+
+def _content(path: Path) -> bytes:
+    content = path.read_bytes()
+    if not _is_packed(path):
+        return content
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise SpecError(f"{path}: not packed with gzip ({error}); pack it anew, or unpack it") from None
 
 
 def _decoded(content: bytes, where: str) -> str:

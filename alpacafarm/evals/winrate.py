@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -10,6 +11,7 @@ from typing import Any
 
 from pydantic import Field
 
+from alpacafarm.data.annotations import Annotation, failure_counts, merged, write_annotations
 from alpacafarm.data.rows import read_outputs, read_rows, write_rows, write_text
 from alpacafarm.errors import JudgeError, PlanError
 from alpacafarm.judges.knows import bill, check_judge, judge_inputs
@@ -22,7 +24,10 @@ from alpacafarm.spec.judge import JudgeSpec, RewardJudge
 from alpacafarm.spec.model import Sampling
 from alpacafarm.stage import Given, Kind, Node, Stage
 from alpacafarm.stats.winrate import WinRate, win_rate_by_instruction
-from alpacafarm.types import Example, Pair, Preference
+from alpacafarm.types import Example, Output, Pair, Preference, Verdict
+
+Told = Sequence[tuple[Pair, Verdict]]
+REFERENCE = "reference"  # the baseline's name: the evaluation rows' own outputs
 
 
 class Spec(EvalSpec):
@@ -83,6 +88,7 @@ def plan(spec: Spec, up: Upstream, candidate: Stage) -> Stage:
         ),
         makes=Kind.SCORES,
         inputs=inputs,
+        version=2,
         bill=bill(spec.judge, up, rows=up.row_count(spec.split), share=1 + draws, split=spec.split),
     )
 
@@ -116,10 +122,11 @@ def derives_from(node: Stage, other: Node) -> bool:
 
 
 def compare(spec: CompareSpec, inputs: Inputs, ctx: Context) -> None:
-    """Writes `scores.json` and the judged pairs (`annotations.jsonl`); output 1 is always the baseline.
+    """Writes `scores.json` and the judged pairs; output 1 is always the baseline.
 
-    Rows are joined by id; an output without a reference, or the reverse, is an error. Failed verdicts are
-    counted and excluded.
+    `annotations.json` has every row, as AlpacaEval writes them; `annotations.jsonl` those with a verdict, as
+    preferences. Rows are joined by id; an output without a reference, or the reverse, is an error. Failed
+    verdicts are counted by their kind and excluded from the rates.
     """
     rows = read_rows(inputs["rows"].path / "rows.jsonl", Example)
     outputs = {o.id: o for o in read_outputs(inputs["outputs"].path / "outputs.json")}
@@ -128,34 +135,41 @@ def compare(spec: CompareSpec, inputs: Inputs, ctx: Context) -> None:
     references = {row.id: [row.output] for row in rows}
     candidates = {row_id: output.output for row_id, output in outputs.items()}
     judge = ctx.judge(spec.judge, inputs)
-    judged: list[Preference] = []
-    against_references = _judged(rows, references, candidates, judge, ctx, judged)
+    told = _judged(rows, references, candidates, judge, ctx)
+    lost = {"eval": _failures(told)}
+    against_references = _rate(told)
     if against_references is None:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in lost["eval"].items())
         raise JudgeError(
-            f"the judge {judge.name} gave no verdict on any of the {len(rows)} rows; "
+            f"the judge {judge.name} gave no verdict on any of the {len(rows)} rows ({kinds}); "
             "choose another eval/judge, or a file that holds these pairs"
         )
     scores: dict[str, Any] = {
         "eval": {
             **against_references,
+            **_at_equal_length(told),
             "judge": judge.name,
-            "reference": "reference",
+            "reference": REFERENCE,
         },
         "avg_length": statistics.fmean(len(text) for text in candidates.values()),
         "avg_tokens": statistics.fmean(o.tokens for o in outputs.values()),
         "ended_fraction": statistics.fmean(o.ended for o in outputs.values()),
         "vs_sft": None,
         "gold": None,
+        "failures": lost,
     }
     draws, null = _sft_draws(inputs, spec.sft_draws)
     if draws:
-        scores["vs_sft"] = _judged(rows, draws, candidates, judge, ctx, None)
+        against_sft = _judged(rows, draws, candidates, judge, ctx)
+        lost["vs_sft"] = _failures(against_sft)
+        scores["vs_sft"] = _rate(against_sft)
     if spec.gold:
         scores["gold"] = gold_scores(rows, references, candidates, draws, null)
     scores |= _proxies(spec, inputs, ctx)
     if ctx.dist.rank == 0:
         write_text(ctx.out / "scores.json", json.dumps(scores, indent=1) + "\n")
-        write_rows(ctx.out / "annotations.jsonl", judged)
+        write_rows(ctx.out / "annotations.jsonl", _preferences(told))
+        write_annotations(ctx.out / "annotations.json", _annotations(rows, outputs, told, judge.name))
 
 
 def _sft_draws(inputs: Inputs, count: int) -> tuple[dict[str, list[str]], dict[str, str]]:
@@ -178,12 +192,8 @@ def _judged(
     candidates: Mapping[str, str],
     judge: Judge,
     ctx: Context,
-    keep: list[Preference] | None,
-) -> dict[str, Any] | None:
-    """The judge's win rate of the candidates, each against every baseline of its row.
-
-    None where no pair got a verdict: a file of recorded ones seldom holds pairs with the SFT model's draws.
-    """
+) -> Told:
+    """The judge's verdicts on the candidates, each against every baseline of its row."""
     pairs = [
         Pair(row.id, row.instruction, row.input, baseline, candidates[row.id])
         for row in rows
@@ -191,16 +201,70 @@ def _judged(
     ]
     verdicts = judge.compare(pairs)
     ctx.spend(judge_calls=sum(v.calls for v in verdicts), price_usd=sum(v.price_usd for v in verdicts))
-    if all(verdict.preference is None for verdict in verdicts):
+    return list(zip(pairs, verdicts, strict=True))
+
+
+def _rate(told: Told) -> dict[str, Any] | None:
+    """The win rate, with the instruction as the unit.
+
+    None where no pair got a verdict: a file of recorded ones seldom holds pairs with the SFT model's draws.
+    """
+    if all(verdict.preference is None for _, verdict in told):
         return None
-    groups: dict[str, list[float | None]] = {row.id: [] for row in rows}
-    for pair, verdict in zip(pairs, verdicts, strict=True):
-        groups[pair.id].append(verdict.preference)
-        if keep is not None and verdict.preference is not None:
-            keep.append(
-                Preference(**asdict(pair), preference=verdict.preference, annotator=verdict.annotator)
-            )
+    groups: dict[str, list[float | None]] = {}
+    for pair, verdict in told:
+        groups.setdefault(pair.id, []).append(verdict.preference)
     return summary(win_rate_by_instruction(list(groups.values())))
+
+
+def _failures(told: Told) -> dict[str, int]:
+    return failure_counts(
+        verdict.failure or "no verdict" for _, verdict in told if verdict.preference is None
+    )
+
+
+def _at_equal_length(told: Told) -> dict[str, Any]:
+    """The length-controlled win rate of a model on its own: there are no difficulties of the rows."""
+    from alpacafarm.stats.length_control import Rated, length_controlled
+
+    won = [math.nan if v.preference is None else v.preference - 1 for _, v in told]
+    longer = [float(len(pair.output_1) - len(pair.output_2)) for pair, _ in told]
+    (found,) = length_controlled([Rated(won, longer)])
+    return {
+        "length_controlled_win_rate": found.win_rate,
+        "length_controlled_standard_error": found.standard_error,
+        "length_controlled_reason": found.reason,
+    }
+
+
+def _preferences(told: Told) -> list[Preference]:
+    return [
+        Preference(**asdict(pair), preference=verdict.preference, annotator=verdict.annotator)
+        for pair, verdict in told
+        if verdict.preference is not None
+    ]
+
+
+def _annotations(
+    rows: Sequence[Example], outputs: Mapping[str, Output], told: Told, judge: str
+) -> list[Annotation]:
+    return [
+        Annotation(
+            row=row.id,
+            place=place,
+            preference=verdict.preference,
+            instruction=merged(row.instruction, row.input),
+            output_1=pair.output_1,
+            output_2=pair.output_2,
+            baseline=REFERENCE,
+            model=outputs[row.id].generator,
+            annotator=verdict.annotator,
+            judge=judge,
+            dataset=row.dataset,
+            failure=verdict.failure,
+        )
+        for place, (row, (pair, verdict)) in enumerate(zip(rows, told, strict=True))
+    ]
 
 
 def summary(rate: WinRate) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from alpacafarm import __version__
@@ -47,7 +47,7 @@ def run_report(spec: RunSpec, plan: Plan, done: Sequence[Done], seconds: float) 
             kl_estimator="analytic bound" if scores.get("kl_is_bound") else "k1",
             fidelity=getattr(spec.method, "fidelity", None),
             n_failures=scores["eval"]["n_failures"] if scores else None,
-            notes=_notes(spec, plan, by_key),
+            notes=(*_evaluation_notes(scores), *_notes(spec, plan, by_key)),
         ),
     )
 
@@ -98,8 +98,10 @@ def _evaluation(scores: Mapping[str, Any]) -> Evaluation:
         "judge",
         "reference",
     )
+    controlled = "length_controlled_win_rate", "length_controlled_standard_error"
     values = {name: scores["eval"][name] for name in names}
-    return Evaluation(**values, length_controlled_win_rate=None, avg_length=scores["avg_length"])
+    values |= {name: scores["eval"].get(name) for name in controlled}  # not every evaluation has them
+    return Evaluation(**values, avg_length=scores["avg_length"])
 
 
 def _rate(raw: Mapping[str, Any] | None) -> Rate | None:
@@ -170,6 +172,19 @@ def fact_notes(facts: Mapping[str, Any], kl_coef: float | None) -> list[str]:
     if facts.get("kl_estimator"):
         notes.append(f"kl_coef={kl_coef} multiplies the estimator {facts['kl_estimator']} per token")
     return notes
+
+
+def _evaluation_notes(scores: Mapping[str, Any]) -> Iterator[str]:
+    """Why numbers are absent, and where verdicts were lost."""
+    if not scores:
+        return
+    if reason := scores["eval"].get("length_controlled_reason"):
+        yield f"no length-controlled win rate: {reason}"
+    for role, kinds in scores.get("failures", {}).items():
+        if kinds:
+            told = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+            other = "SFT" if role == "vs_sft" else "the references"
+            yield f"comparisons with {other} that got no verdict: {told}"
 
 
 def _manifest(artifact: Artifact) -> dict[str, Any]:

@@ -122,6 +122,11 @@ def meanings(result: Result, reading: Reading) -> dict[str, str]:
     if judged:
         found["Judge"] = f"{judged.judge}. Numbers of different judges are not comparable."
         found["Reference"] = f"{judged.reference}: the outputs that the policy is compared with."
+    if judged and judged.length_controlled_win_rate is not None:
+        found["Length-controlled"] = (
+            "The win rate that a regression on the difference in length predicts for answers as long as the "
+            "references (Dubois et al. 2024)."
+        )
     found["Standard error"] = "Over instructions. It says nothing about other seeds of training."
     if result.gold:
         found["Gold"] = (

@@ -36,6 +36,7 @@ class Evaluation:
     avg_length: float | None  # characters
     judge: str
     reference: str
+    length_controlled_standard_error: float | None = None  # over instructions
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ def measures(result: Result, reading: Reading) -> list[Measure]:
         Measure(
             "length-controlled win rate vs reference",
             judged.length_controlled_win_rate if judged else None,
-            errors.get("length_controlled_win_rate"),
+            judged.length_controlled_standard_error if judged else None,
             "%",
             judge,
         ),

@@ -16,7 +16,7 @@ KEYS = {
     "": "name method feedback model data seed kl_coef eval vs_sft gold reward_model_score kl_to_sft "
     "stages outputs policy picked judge_calls price_usd seconds version",
     "eval": "win_rate standard_error length_controlled_win_rate n_total n_wins n_wins_base n_draws "
-    "avg_length judge reference",
+    "avg_length judge reference length_controlled_standard_error",
     "gold": "win_rate standard_error score vs_sft null",
     "stages": "name key kind state seconds folder",
 }

@@ -26,6 +26,7 @@ KEYS = {
         "avg_length": None,
         "judge": None,
         "reference": None,
+        "length_controlled_standard_error": None,
     },
     "vs_sft": {"win_rate": None, "standard_error": None},
     "gold": {
