@@ -8,22 +8,18 @@ gives on average.
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, TypeVar
 
+from alpacafarm.stats.habits import LIST
+
 Pair = TypeVar("Pair", bound=Hashable)
 Votes = Mapping[Pair, Sequence[float]]  # by pair: preferences, 1 to 2, 0 or 1.5 for a tie
 
 LONGER_BY = 30  # characters, below which two answers count as equally long (get_length_biases)
-_LISTS = (  # alpaca_eval.utils.contains_list
-    re.compile(r"(?m)^\s*[\*\•\-]\s*[^\w]*\w+"),
-    re.compile(r"(?m)^\s*\d+[\.\)]\s*[^\w]*\w+"),
-    re.compile(r"(?m)^\s*[a-zA-Z][\.\)]\s+[^\w]*\w+"),
-)
 
 
 @dataclass(frozen=True)
@@ -103,7 +99,7 @@ def prefers_first(votes: Votes[Pair]) -> float | None:
 
 
 def has_list(text: str) -> bool:
-    return any(pattern.search(text) for pattern in _LISTS)
+    return LIST.search(text) is not None
 
 
 def _decided(pairs: Sequence[JudgedTexts]) -> list[tuple[str, str]]:

@@ -21,7 +21,7 @@ FLOORS = [
     {"pipeline"},
     {"compose", "report", "worker"},
     {"job", "annotator"},
-    {"run", "compare"},
+    {"run", "compare", "leaderboard"},
     {"table2"},
 ]
 FLOOR = {name: level for level, names in enumerate(FLOORS) for name in names}

@@ -89,3 +89,13 @@ def test_the_plan_of_the_whole_table_at_the_papers_scale_needs_nothing_heavy(tmp
     assert "eval/judge=reward" in told
     assert re.search(r"^to do: about 0 judge calls, 0\.00 USD$", told, re.MULTILINE)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_leaderboard_with_length_control_needs_nothing_heavy(tmp_path):
+    row = {"output_1": "a", "output_2": "b", "annotator": "j", "generator_2": "m"}
+    judged = [{**row, "output_2": "b" * (i % 7), "preference": 1 + i % 2} for i in range(40)]
+    (tmp_path / "annotations.json").write_text(json.dumps(judged))
+    code, modules, told = after(tmp_path, "alpacafarm.leaderboard", "annotations.json", "--json")
+    assert code == 0
+    assert modules & (HEAVY | {"pandas", "sklearn", "scipy"}) == set()
+    assert json.loads(told)[0]["length_controlled_win_rate"] is not None
