@@ -67,14 +67,19 @@ def budget_lines(budget: BudgetSpec, stages: Sequence[Stage]) -> list[str]:
     if not bill.models:
         return []
     more = "" if bill.is_known else " and what is not known before its rows are"
-    lines = [
-        f"asked of {', '.join(bill.models)}: about {bill.calls:,} calls, {bill.tokens_in:,} tokens in and "
-        f"{bill.tokens_out:,} out, {bill.price_usd:.2f} USD{more}"
-    ]
-    caps = [
-        f"{name}={cap:g}"
-        for name, cap in (("max_usd", budget.max_usd), ("max_calls", budget.max_calls))
+    caps = {"max_usd": (budget.max_usd, bill.price_usd), "max_calls": (budget.max_calls, bill.calls)}
+    told = [
+        f"{name}={cap:g}" + f", which the estimate passes: set budget.{name} higher" * (asked > cap)
+        for name, (cap, asked) in caps.items()
         if cap is not None
     ]
-    lines.append(f"budget: {', '.join(caps) or 'none (budget.max_usd and budget.max_calls set one)'}")
-    return lines
+    return [
+        f"asked of {', '.join(bill.models)}: about {bill.calls:,} calls, {bill.tokens_in:,} tokens in and "
+        f"{bill.tokens_out:,} out, {usd(bill.price_usd)} USD{more}",
+        f"budget: {'; '.join(told) or 'none (budget.max_usd and budget.max_calls set one)'}",
+    ]
+
+
+def usd(price: float) -> str:
+    """To the cent, or as far as there is something to see."""
+    return f"{price:.2f}" if price >= 0.01 or price == 0 else f"{price:.2g}"

@@ -49,6 +49,9 @@ def test_the_bill_is_told_with_tokens_and_budget():
     first, second = budget_lines(cap(5.0, None), [ASKS, FREE])
     assert first == "asked of gpt-4o: about 100 calls, 1,000 tokens in and 50 out, 2.50 USD"
     assert second == "budget: max_usd=5"
+    assert budget_lines(cap(5.0, 99), [ASKS])[1] == (
+        "budget: max_usd=5; max_calls=99, which the estimate passes: set budget.max_calls higher"
+    )
     unknown = stage("annotate", Bill("", None, models=("m",)))
     assert budget_lines(cap(), [unknown])[0].endswith("and what is not known before its rows are")
     assert budget_lines(cap(), [unknown])[1].startswith("budget: none")
