@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import tempfile
+import uuid
 from pathlib import Path
 
 from alpacafarm.annotator.config import keys_of
+from alpacafarm.api.client import ApiClient
 from alpacafarm.engine.single import SingleProcess
 from alpacafarm.errors import SpecError
 from alpacafarm.pipeline.context import StageContext
 from alpacafarm.ports import Artifact, Inputs, Judge
+from alpacafarm.spec.api import ApiSpec, BudgetSpec
 from alpacafarm.spec.cluster import ClusterSpec
 from alpacafarm.spec.judge import JudgeSpec, LocalJudge, RecordedJudge, RewardJudge, parts
 from alpacafarm.spec.model import ModelSpec
 from alpacafarm.stage import Kind
 from alpacafarm.tracking.tracker import Fanout
 
+NAME = "annotator"  # of this process in the ledger
 MODEL = ModelSpec(
     name="judge",
     path="given",
@@ -29,9 +33,21 @@ MODEL = ModelSpec(
 )
 
 
-def judge_alone(spec: JudgeSpec, *, seed: int) -> Judge:
+def judge_alone(spec: JudgeSpec, client: ApiClient, *, seed: int) -> Judge:
     """The judge of this process. SpecError for one that only a run has."""
-    return context(seed).judge(spec, inputs_of(spec))
+    return context(seed, client).judge(spec, inputs_of(spec))
+
+
+def client_alone(api: ApiSpec, store: Path, *, max_usd: float | None, max_calls: int | None) -> ApiClient:
+    """Asks in the name of this process, which has the budget for itself."""
+    return ApiClient(
+        api,
+        store.expanduser(),
+        budget=BudgetSpec(max_usd=max_usd, max_calls=max_calls),
+        run=NAME,
+        stage=uuid.uuid4().hex[:16],
+        stage_name=NAME,
+    )
 
 
 def inputs_of(spec: JudgeSpec) -> Inputs:
@@ -51,12 +67,12 @@ def inputs_of(spec: JudgeSpec) -> Inputs:
     return inputs
 
 
-def context(seed: int) -> StageContext:
+def context(seed: int, client: ApiClient | None = None) -> StageContext:
     """A stage of one process. Its model says how a judge's weights are loaded, not where they are."""
     cluster = {**keys_of("local", "cluster", "cluster", {}), "engine": "plain", "processes": 1}
     nowhere = Path(tempfile.gettempdir())  # a judge writes nothing
     return StageContext(
-        name="annotator",
+        name=NAME,
         seed=seed,
         out=nowhere,
         scratch=nowhere,
@@ -65,4 +81,5 @@ def context(seed: int) -> StageContext:
         cluster=ClusterSpec.model_validate(cluster),
         dist=SingleProcess(),
         track=Fanout(),
+        client=client,
     )

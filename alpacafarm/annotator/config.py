@@ -4,31 +4,60 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from alpacafarm import compose
 from alpacafarm.errors import SpecError
+from alpacafarm.judges import alpaca_eval
 from alpacafarm.lookup import choices
+from alpacafarm.spec.api import ApiSpec
 from alpacafarm.spec.base import Strict
 from alpacafarm.spec.judge import JudgeSpec
 
+T = TypeVar("T")
 Config = str | Path | Mapping[str, Any] | Strict
+ASKING = ("api", "alpaca_eval")  # the kinds of judges that name a model
 
 
-def judge_spec(config: Config, *, seed: int) -> JudgeSpec:
-    """The judge that `annotators_config` names. SpecError says what is wrong with it."""
-    raw = keys_of(config, "feedback/judge", "annotators_config", {"seed": seed})
+def judge_spec(config: Config, *, seed: int, model: str | None) -> JudgeSpec:
+    """The judge that `annotators_config` names, asking `model` if given. SpecError says what is wrong."""
+    argument = "annotators_config"
+    raw = of_alpaca_eval(config, seed) or keys_of(config, "feedback/judge", argument, {"seed": seed})
+    if model is not None:
+        if raw.get("kind") not in ASKING:
+            raise SpecError(
+                f"model={model}: a judge of kind {raw.get('kind')} has no such key; leave model out, or "
+                f"choose {argument} of kind {' or '.join(ASKING)}"
+            )
+        raw["model"] = model
     adapter: TypeAdapter[JudgeSpec] = TypeAdapter(JudgeSpec)
+    return checked(adapter, raw, argument)
+
+
+def api_spec(config: Config) -> ApiSpec:
+    return checked(TypeAdapter(ApiSpec), keys_of(config, "api", "api", {}), "api")
+
+
+def checked(adapter: TypeAdapter[T], raw: Mapping[str, Any], argument: str) -> T:
+    """The spec of raw keys. SpecError has a line for each that is wrong, below the name of the argument."""
     try:
         return adapter.validate_python(raw)
     except ValidationError as error:
-        told = compose.described(
-            [{**e, "loc": ("annotators_config", *e["loc"])} for e in error.errors()],
-            {"annotators_config": raw},
-        )
-        raise SpecError("\n".join(told)) from None
+        errors = error.errors()
+        for details in errors:
+            details["loc"] = (argument, *details["loc"])
+        raise SpecError("\n".join(compose.described(errors, {argument: raw}))) from None
+
+
+def of_alpaca_eval(config: Config, seed: int) -> dict[str, Any] | None:
+    """The judge of one of alpaca-eval's annotators, if that is what the name names."""
+    if not isinstance(config, str) or preset("feedback/judge", config).is_file() or Path(config).exists():
+        return None
+    if not (alpaca_eval.configs() / config.partition("/")[0] / "configs.yaml").is_file():
+        return None
+    return {"kind": "alpaca_eval", "name": config, "model": None, "seed": seed, "both_orders": False}
 
 
 def keys_of(config: Config, group: str, argument: str, around: Mapping[str, Any]) -> dict[str, Any]:
@@ -40,14 +69,18 @@ def keys_of(config: Config, group: str, argument: str, around: Mapping[str, Any]
         return config.canonical()
     if isinstance(config, Mapping):
         return dict(config)
-    folder = compose.conf_dir() / group
-    path = folder / f"{config}.yaml"
+    path = preset(group, str(config))
     if not path.is_file():
         path = Path(config).expanduser()
     if not path.is_file():
-        known = choices(str(config), [preset.stem for preset in folder.glob("*.yaml")])
+        known = choices(str(config), [file.stem for file in preset(group, "").parent.glob("*.yaml")])
+        more = ", one of alpaca-eval's annotators" if group == "feedback/judge" else ""
         raise SpecError(
-            f"{argument}={config}: there is no such preset and no such file; name a YAML file or a preset; "
-            f"{known}"
+            f"{argument}={config}: there is no such preset and no such file; name a YAML file{more} or a "
+            f"preset; {known}"
         )
     return compose.standalone(path, around)
+
+
+def preset(group: str, name: str) -> Path:
+    return compose.conf_dir() / group / f"{name}.yaml"

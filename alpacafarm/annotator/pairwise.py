@@ -9,13 +9,15 @@ where rows have ids.
 """
 
 import warnings
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from alpacafarm.annotator.alone import judge_alone
-from alpacafarm.annotator.config import Config, judge_spec
+from alpacafarm.annotator.alone import client_alone, judge_alone
+from alpacafarm.annotator.config import Config, api_spec, judge_spec
 from alpacafarm.data.tables import Row, joined, key_of, rows_of, text
 from alpacafarm.ports import Judge
 from alpacafarm.stage import content_key
@@ -44,6 +46,10 @@ class PairwiseAutoAnnotator:
             annotators, the path of a YAML file with a judge's keys, or these as a mapping.
         seed: of noise, order and who of a pool reads what; None is 0. The same seed gives the same labels.
         p_label_flip: see `set_noise`.
+        model: asked in place of the judge's own one.
+        store: the folder that keeps paid answers; runs with this store share them.
+        max_usd, max_calls: what this annotator may spend at most; None is no cap. BudgetError at the cap.
+        api: where models are asked: a preset (`conf/api`), the path of a YAML file, or a mapping.
         keep_failures: rows without a verdict come back too, with a `preference` of None.
 
     `failures` has the rows of the last call that got no preference; each call also warns of them.
@@ -51,16 +57,23 @@ class PairwiseAutoAnnotator:
 
     def __init__(
         self,
-        annotators_config: Config = "world",
+        annotators_config: Config = "alpaca_eval_gpt4",
         seed: int | None = None,
         p_label_flip: float | None = None,
         *,
+        model: str | None = None,
+        store: str | Path = "store",
+        max_usd: float | None = None,
+        max_calls: int | None = None,
+        api: Config = "openai",
         input_keys: Sequence[str] = ("instruction", "input"),
         output_keys: Sequence[str] = OUTPUTS,
         keep_failures: bool = False,
     ) -> None:
         self.seed = 0 if seed is None else seed
-        self.spec = judge_spec(annotators_config, seed=self.seed)
+        self.spec = judge_spec(annotators_config, seed=self.seed, model=model)
+        self.client = client_alone(api_spec(api), Path(store), max_usd=max_usd, max_calls=max_calls)
+        weakref.finalize(self, self.client.close)
         self.input_keys = tuple(input_keys)
         self.output_keys = tuple(output_keys)
         self.keep_failures = keep_failures
@@ -70,7 +83,7 @@ class PairwiseAutoAnnotator:
     @cached_property
     def judge(self) -> Judge:
         """Loads what the judge needs at its first use."""
-        return judge_alone(self.spec, seed=self.seed)
+        return judge_alone(self.spec, self.client, seed=self.seed)
 
     def set_noise(self, p_label_flip: float | None) -> None:
         """From now on labels are flipped with this probability, at most one half; None is zero.
