@@ -146,9 +146,14 @@ class MemberSpec(Strict):
 
 
 class PoolJudge(Strict):
-    """Annotators by name. One of them is drawn for each pair, the same whichever output comes first."""
+    """Annotators by name. One of them is drawn for each pair, the same whichever output comes first.
+
+    `models` are names that the members' models may refer to (`${....models.strong}`), so that a whole pool
+    changes with a few keys. They change nothing by themselves.
+    """
 
     kind: Literal["pool"]
+    models: dict[str, str] = Field(default_factory=dict, exclude=True)
     members: dict[str, MemberSpec] = Field(min_length=1)
 
 
