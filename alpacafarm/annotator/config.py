@@ -57,7 +57,14 @@ def of_alpaca_eval(config: Config, seed: int) -> dict[str, Any] | None:
         return None
     if not (alpaca_eval.configs() / config.partition("/")[0] / "configs.yaml").is_file():
         return None
-    return {"kind": "alpaca_eval", "name": config, "model": None, "seed": seed, "both_orders": False}
+    return {
+        "kind": "alpaca_eval",
+        "name": config,
+        "model": None,
+        "seed": seed,
+        "both_orders": False,
+        "one_per_prompt": False,
+    }
 
 
 def keys_of(config: Config, group: str, argument: str, around: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from alpacafarm.errors import PlanError
 from alpacafarm.judges.answers import Unparsable, unfenced
 from alpacafarm.judges.api import checked
+from alpacafarm.judges.template import Template
 from alpacafarm.lookup import suggestion
 from alpacafarm.request import Answer
 from alpacafarm.spec.judge import AlpacaEvalJudge, AskedJudge, Reading
@@ -40,16 +41,21 @@ def asked(judge: AlpacaEvalJudge, key: str) -> AskedJudge:
     text = (configs() / config["prompt_template"]).read_text(encoding="utf-8")
     limit = next((told[name] for name in LIMITS if name in told), None)
     body = {**DEFAULTS, **told, **({} if limit is None else {"max_tokens": limit})}
+    places = Template(checked(text, f"{key}.name={judge.name}")).pairs
     return AskedJudge(
         kind="asked",
-        name=judge.name + (f"@{judge.model}" if judge.model else "") + "+both_orders" * judge.both_orders,
+        name=judge.name
+        + (f"@{judge.model}" if judge.model else "")
+        + "+both_orders" * judge.both_orders
+        + "+one_per_prompt" * (judge.one_per_prompt and places > 1),
         model=model,
-        template=checked(text, f"{key}.name={judge.name}"),
+        template=text,
         chat="<|im_start|>" in text or not WITHOUT_CHAT.match(model),
         parameters={name: body[name] for name in SENT if name in body},
         reading=_reading(config),
         seed=judge.seed,
         both_orders=judge.both_orders,
+        pairs_per_prompt=1 if judge.one_per_prompt else places,
     )
 
 

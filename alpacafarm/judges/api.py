@@ -70,6 +70,7 @@ def asked(judge: ApiJudge, key: str) -> AskedJudge:
         reading=READINGS[judge.answer],
         seed=judge.seed,
         both_orders=judge.both_orders,
+        pairs_per_prompt=Template(text).pairs,
     )
 
 

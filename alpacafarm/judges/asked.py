@@ -63,12 +63,12 @@ class AskedModel:
         return [self._verdict(said.get(i)) for i in range(len(pairs))]
 
     def _batches(self, pairs: Sequence[Pair]) -> Iterator[list[Showing]]:
-        """As many showings as one prompt holds; the two orders of a pair are never in one."""
+        """The showings of each prompt; the two orders of a pair are never in one."""
         differ = [i for i, pair in enumerate(pairs) if pair.output_1 != pair.output_2]
         for is_second in (False, True) if self.spec.both_orders else (False,):
             showings = [Showing(i, self._is_swapped(pairs[i]) != is_second) for i in differ]
-            for start in range(0, len(showings), self.template.pairs):
-                yield showings[start : start + self.template.pairs]
+            for start in range(0, len(showings), self.spec.pairs_per_prompt):
+                yield showings[start : start + self.spec.pairs_per_prompt]
 
     def _is_swapped(self, pair: Pair) -> bool:
         """Whether output 2 is shown first: a coin that knows the two texts, and not which is output 1."""

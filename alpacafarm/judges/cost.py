@@ -17,7 +17,7 @@ def asked_bill(judge: AskedJudge, up: Upstream, *, rows: int | None, share: floa
     PlanError where nobody serves the model, or its price is unknown.
     """
     price = up.price(judge.model)
-    pairs = judge.template.count("{output_1}")
+    pairs = judge.pairs_per_prompt
     orders = 2 if judge.both_orders else 1
     prompt = Request(judge.model, prompt=judge.template, parameters=judge.parameters)
     limit = answer_limit(prompt)

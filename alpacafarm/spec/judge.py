@@ -63,7 +63,9 @@ class ApiJudge(Strict):
 class AlpacaEvalJudge(Strict):
     """One of alpaca-eval's annotator configs: its prompt, its parameters and its parser, asked by us.
 
-    `model` replaces one that is no longer served, or that no OpenAI-compatible endpoint has.
+    `model` replaces one that is no longer served, or that no OpenAI-compatible endpoint has. Some prompts
+    have places for several pairs, whose verdicts then depend on each other, and which are asked about anew
+    when one of them changes: with `one_per_prompt` the other places get a filler, for more calls.
     """
 
     kind: Literal["alpaca_eval"]
@@ -71,6 +73,7 @@ class AlpacaEvalJudge(Strict):
     model: str | None
     seed: int = Field(ge=0)  # of the coin that decides which answer is shown first
     both_orders: bool
+    one_per_prompt: bool
 
 
 class Reading(Strict):
@@ -93,6 +96,7 @@ class AskedJudge(Strict):
     reading: Reading
     seed: int | None
     both_orders: bool
+    pairs_per_prompt: int  # at most as many as the template has places for
 
 
 class LocalJudge(Strict):

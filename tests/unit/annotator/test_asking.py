@@ -107,7 +107,7 @@ def test_a_refused_request_is_a_failure_with_its_reason(tmp_path):
 def test_a_missing_key_is_told_before_anything_is_sent(tmp_path, monkeypatch):
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(JudgeError, match="needs a key, .* set the environment variable OPENAI_API_KEY"):
+    with pytest.raises(JudgeError, match=r"needs a key, .* set the environment variable OPENAI_API_KEY"):
         PairwiseAutoAnnotator(store=tmp_path).annotate_pairs(ROWS)
 
 

@@ -23,7 +23,9 @@ TEXTS = {
 
 
 def spec(name: str, model: str | None = None, **changes):
-    judge = AlpacaEvalJudge(kind="alpaca_eval", name=name, model=model, seed=0, both_orders=False, **changes)
+    judge = AlpacaEvalJudge(
+        kind="alpaca_eval", name=name, model=model, seed=0, both_orders=False, one_per_prompt=False, **changes
+    )
     return alpaca_eval.asked(judge, "eval.judge")
 
 

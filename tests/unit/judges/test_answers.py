@@ -75,7 +75,9 @@ def test_without_labels_or_probabilities_there_is_no_preference():
 
 
 def read(name: str, answer: Answer, pairs: int = 1):
-    judge = AlpacaEvalJudge(kind="alpaca_eval", name=name, model="some", seed=0, both_orders=False)
+    judge = AlpacaEvalJudge(
+        kind="alpaca_eval", name=name, model="some", seed=0, both_orders=False, one_per_prompt=False
+    )
     return list(alpaca_eval.parsed(alpaca_eval.asked(judge, "judge").reading)(answer, pairs))
 
 

@@ -84,7 +84,9 @@ HOSTILE = {
 def spec_of(name: str):
     if name == "pairwise":
         return api.asked(OURS, "judge")
-    judge = AlpacaEvalJudge(kind="alpaca_eval", name=name, model=None, seed=1, both_orders=False)
+    judge = AlpacaEvalJudge(
+        kind="alpaca_eval", name=name, model=None, seed=1, both_orders=False, one_per_prompt=False
+    )
     return alpaca_eval.asked(judge, "judge")
 
 
