@@ -306,6 +306,11 @@ class Upstream(Protocol):
         ...
 
     @property
+    def prompt_tokens(self) -> int:
+        """Tokens of an instruction, as long as it may be for the run's model."""
+        ...
+
+    @property
     def pair_tokens(self) -> int:
         """Tokens of an instruction with two answers, as long as the run's model may make them."""
         ...

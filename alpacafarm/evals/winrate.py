@@ -310,9 +310,10 @@ def _proxies(spec: CompareSpec, inputs: Inputs, ctx: Context) -> dict[str, Any]:
     """
     from alpacafarm.rollout.decode import read_tokens
 
-    tokens = read_tokens(inputs["outputs"].path)
+    of_an_api = not (inputs["outputs"].path / "tokens.jsonl").exists()  # whose texts alone are known
+    tokens = [] if of_an_api else read_tokens(inputs["outputs"].path)
     reward = None
-    if "reward" in inputs:
+    if "reward" in inputs and not of_an_api:
         scorer = ctx.scorer(inputs["reward"], vocabulary=inputs["outputs"].facts.get("vocabulary"))
         reward = statistics.fmean(scorer.score(tokens))
     kl = inputs["outputs"].facts.get("kl_bound")

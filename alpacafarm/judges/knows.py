@@ -46,7 +46,7 @@ def bill(judge: JudgeSpec, up: Upstream, *, rows: int | None, share: float, spli
     if isinstance(judge, ApiJudge | AlpacaEvalJudge):
         judge = asked(judge)
     if isinstance(judge, AskedJudge):
-        return asked_bill(judge, up, rows=rows, share=share, split=split)
+        return asked_bill(judge, up, rows=rows, share=share)
     if not isinstance(judge, WorldJudge):
         return Bill(f"no judge calls ({judge.kind}), 0 USD")
     if rows is None:

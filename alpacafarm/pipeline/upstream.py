@@ -37,9 +37,12 @@ class SpecUpstream:
         return getattr(self.spec.data, split) if self.spec.data.kind == "world" else None
 
     @property
+    def prompt_tokens(self) -> int:
+        return self.spec.model.max_prompt_tokens
+
+    @property
     def pair_tokens(self) -> int:
-        model = self.spec.model
-        return model.max_prompt_tokens + 2 * model.max_response_tokens
+        return self.prompt_tokens + 2 * self.spec.model.max_response_tokens
 
     def price(self, model: str) -> Price:
         return self._prices.of(model)

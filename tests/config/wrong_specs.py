@@ -90,6 +90,19 @@ TABLE = [
     ),
     # Names
     wrong("", rf"^method is missing: every run has one; set method=NAME, {METHODS}"),
+    wrong(
+        "method=api_baseline method.sampling.top_k=5",
+        r"^method\.sampling\.top_k=5: the API has no such parameter; set method\.sampling\.top_k=0$",
+    ),
+    wrong(
+        "method=api_baseline method.system=Brief method.interface=completion",
+        r"^method\.system=Brief: a completion has no system message; set method\.system=null or "
+        r"method\.interface=chat$",
+    ),
+    wrong(
+        "method=api_baseline method.api_model=mine",
+        r"^model mine: its price is unknown, and none is guessed; set api\.prices=FILE",
+    ),
     wrong("method=ppu", rf"^method=ppu: there is no such method; did you mean ppo\?; {METHODS}"),
     wrong(
         "method=sft method.name=stf",

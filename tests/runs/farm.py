@@ -86,7 +86,7 @@ def tiny(method: str, *overrides: str, world: bool = True) -> list[str]:
         *TINY,
         *rows,
         *UPSTREAM,
-        *METHOD["dpo" if method in PAIRWISE else method],
+        *(() if method == "api_baseline" else METHOD["dpo" if method in PAIRWISE else method]),
     ]
 
 
