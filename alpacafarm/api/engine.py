@@ -209,9 +209,14 @@ class Engine:
         serving = self.pool.serving(course.request.model)
         heard = [e.replied_at for e in serving if e.replied_at is not None]
         last = endpoint.spec.tries if heard else min(UNREACHED_TRIES, endpoint.spec.tries)
-        lost = not course.reached and course.tries >= last and max(heard, default=-1.0) < course.started
+        silent = not course.reached and max(heard, default=-1.0) < course.started
+        lost = silent and course.tries >= last and not self.others(course, endpoint)
         error = JudgeError(endpoint.trouble(f"cannot be reached ({message})")) if lost else None
         return Ending("failed", 0, f"not reached: {message}", calls=0, result=error)
+
+    def others(self, course: Course, endpoint: Endpoint) -> list[Endpoint]:
+        """Those that can take over at once."""
+        return [e for e in self.pool.serving(course.request.model) if e is not endpoint and not e.strikes]
 
     async def settle(self, course: Course, endpoint: Endpoint, attempt: int, ending: Ending) -> None:
         """Writes the ledger's line, and the answer before anybody uses it."""
@@ -237,10 +242,13 @@ class Engine:
             raise ending.result
         if ending.result is not None:
             return ending.result
+        others = self.others(course, endpoint)
+        if not ending.calls and others:  # this one was no try
+            course.tries -= 1
+            return 0.0
         if course.unusable >= UNUSABLE_TRIES or course.tries >= endpoint.spec.tries:
             tries = f"{course.tries} tries, the last: {ending.message}"
             return Failure(ending.kind, f"endpoint {endpoint.name}: {tries}")
-        others = [e for e in self.pool.serving(course.request.model) if e is not endpoint and not e.strikes]
         if others and ending.wait_s is None:
             return 0.0
         return max(fate.back_off(course.tries), ending.wait_s or 0.0)

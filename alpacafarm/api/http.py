@@ -13,6 +13,8 @@ from typing import Any
 
 CONNECT_S = 10.0  # a server that is there accepts at once, however busy it is
 
+KEEP_ALIVE_S = 4.0  # less than servers keep idle connections: uvicorn, which vLLM runs on, does so for 5
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -40,7 +42,10 @@ class Connection:
         self.base_url, self.timeout_s = base_url, timeout_s
         self.session = aiohttp.ClientSession(
             headers={"Authorization": f"Bearer {api_key}"},
-            connector=aiohttp.TCPConnector(limit=0),  # the endpoint's concurrency is the limit
+            connector=aiohttp.TCPConnector(
+                limit=0,  # the endpoint's concurrency is the limit
+                keepalive_timeout=KEEP_ALIVE_S,
+            ),
             timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_S),
             trust_env=True,  # proxies, as in other clients
         )

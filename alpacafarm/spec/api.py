@@ -1,6 +1,6 @@
 """`api` and `budget`: where models are asked, and how much that may cost. Neither enters a stage's key."""
 
-import re
+from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
@@ -9,13 +9,23 @@ from alpacafarm.spec.base import Problem, Strict, refuse
 
 def plain_url(raw: object) -> object:
     """A base URL as endpoints take it. Keys travel in the environment, so none may stand in it."""
-    if isinstance(raw, str) and not re.fullmatch(r"https?://[^\s/@?#]+(/[^\s@?#]*)?", raw):
+    if isinstance(raw, str) and not is_plain(raw):
         text = (
             "must be http(s)://HOST[:PORT]/PATH without user, password and query, since it is written to "
             "files; set it to http://localhost:8000/v1, for example, and name the key in api_key_env"
         )
         refuse(Problem("base_url", "...", text))
     return raw.rstrip("/") if isinstance(raw, str) else raw
+
+
+def is_plain(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        sound = parts.port is None or parts.port > 0
+    except ValueError:  # a port that is none
+        return False
+    extra = parts.username or parts.password or parts.query or parts.fragment or len(url.split()) > 1
+    return sound and parts.scheme in ("http", "https") and bool(parts.hostname) and not extra
 
 
 class EndpointSpec(Strict):

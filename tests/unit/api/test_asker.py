@@ -2,10 +2,12 @@
 
 import itertools
 import threading
+import time
 import tracemalloc
 
 import pytest
 
+from alpacafarm.api import endpoints
 from alpacafarm.errors import JudgeError
 from alpacafarm.request import Answer, Failure, Request
 from tests.openai_server import OpenAIServer, Reply
@@ -172,6 +174,14 @@ def test_a_dead_endpoint_is_left_to_the_others(tmp_path):
     assert states(tmp_path) == {"answered": 200}  # what did not get through is no call
 
 
+def test_what_did_not_reach_a_dead_endpoint_is_no_try(tmp_path):
+    with OpenAIServer() as dead:
+        gone = dead.base_url
+    with OpenAIServer(latency_s=0.01) as server:
+        found = asked(api(gone, server.base_url, tries=1), tmp_path, (question(i) for i in range(100)))
+    assert all(isinstance(told, Answer) for told in found.values())
+
+
 def test_endpoint_that_was_never_reached_is_named(tmp_path):
     with OpenAIServer() as server:
         gone = server.base_url
@@ -234,9 +244,39 @@ def test_memory_does_not_grow_with_the_number_of_requests(tmp_path):
         assert peak(1000) < peak(400) + 500_000
 
 
-def test_a_refused_request_is_not_asked_a_second_time(tmp_path):
-    with OpenAIServer(lambda body: Reply(status=422, error={"message": "no"})) as server:
-        found = asked(api(server.base_url), tmp_path, [question(0), question(0)])
-        assert server.counts["received"] == 1
-    assert found[0] == Failure("refused", "status 422: no", calls=1)
-    assert found[1] == Failure("refused", "status 422: no")
+@pytest.mark.parametrize("between", [0, 400])
+def test_a_refused_request_is_not_asked_a_second_time(tmp_path, between):
+    """Neither at the same time nor long after."""
+
+    def answer(body):
+        wrong = body["messages"][0]["content"] == "question 0"
+        return Reply(status=422, error={"message": "no"}) if wrong else "yes"
+
+    requests = [question(i) for i in (0, *range(1, between + 1), 0)]
+    with OpenAIServer(answer) as server:
+        found = asked(api(server.base_url), tmp_path, requests)
+        assert server.counts["422"] == 1
+    told = [found[0], found[between + 1]]
+    assert sorted(t.calls for t in told) == [0, 1]
+    assert all(isinstance(t, Failure) and (t.kind, t.message) == ("refused", "status 422: no") for t in told)
+
+
+def test_requests_keep_to_the_rate_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(endpoints, "MINUTE_S", 0.3)
+    times = []
+
+    def answer(body):
+        times.append(time.monotonic())
+        return "yes"
+
+    with OpenAIServer(answer) as server:
+        asked(api(server.base_url, requests_per_minute=10), tmp_path, (question(i) for i in range(35)))
+    assert len(times) == 35
+    assert all(later - first > 0.2 for first, later in zip(times, times[10:], strict=False))
+
+
+def test_known_answers_do_not_count_against_the_rate_limit(tmp_path):
+    with OpenAIServer() as server:
+        asked(api(server.base_url), tmp_path, [question(i) for i in range(50)])
+        again = asked(api(server.base_url, requests_per_minute=1), tmp_path, [question(i) for i in range(51)])
+    assert sum(told.calls for told in again.values()) == 1

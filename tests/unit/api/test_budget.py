@@ -134,3 +134,18 @@ def test_a_request_without_limit_is_refused_under_a_price_cap(tmp_path, prices):
             asked(api(server.base_url, prices=prices), tmp_path, [endless], max_usd=1.0)
         assert server.counts["received"] == 0
         assert isinstance(asked(api(server.base_url, prices=prices), tmp_path, [endless])[0], Answer)
+
+
+def test_what_may_have_been_answered_counts_as_the_worst_case(tmp_path, prices):
+    faults = Faults(1.0, kinds=("stall",))
+    with OpenAIServer(faults=faults) as server:
+        spec = api(server.base_url, prices=prices, timeout_s=0.1, tries=1)
+        told = asked(spec, tmp_path, [question(0)])[0]
+    assert told.price_usd == spent_usd(tmp_path) > 20 * 0.002  # max_tokens
+    assert states(tmp_path) == {"unknown": 1}
+
+
+def test_a_status_that_says_that_nothing_was_done_costs_nothing(tmp_path, prices):
+    with OpenAIServer(lambda body: Reply(status=500)) as server:
+        told = asked(api(server.base_url, prices=prices, tries=1), tmp_path, [question(0)])[0]
+    assert (told.calls, told.price_usd, spent_usd(tmp_path)) == (1, 0.0, 0.0)

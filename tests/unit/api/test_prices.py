@@ -4,7 +4,7 @@ import pytest
 
 from alpacafarm.api.prices import PACKAGED, Prices, read, serving_endpoints
 from alpacafarm.errors import PlanError
-from alpacafarm.spec.api import ApiSpec, EndpointSpec
+from alpacafarm.spec.api import ApiSpec, EndpointSpec, is_plain
 
 
 def api(prices: str | None = None, **endpoints: dict) -> ApiSpec:
@@ -82,3 +82,22 @@ def test_file_that_is_no_table_is_named(tmp_path, text):
     file.write_text(text)
     with pytest.raises(PlanError, match=r"api\.prices=.*prices\.yaml: (must hold|cannot be read)"):
         Prices(api(str(file)))
+
+
+@pytest.mark.parametrize(
+    ("url", "good"),
+    [
+        ("http://localhost:8000/v1", True),
+        ("https://api.openai.com/v1/", True),
+        ("http://[::1]:65535", True),
+        ("http://me@host/v1", False),
+        ("http://host/v1?key=secret", False),
+        ("http://host:99999/v1", False),
+        ("ftp://host", False),
+        ("http://", False),
+        ("http://ho st/", False),
+        ("", False),
+    ],
+)
+def test_base_url_is_an_address_and_nothing_secret(url, good):
+    assert is_plain(url) == good
