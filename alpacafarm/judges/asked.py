@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from alpacafarm.judges.answers import Unparsable, beginning, choice, label, logprobs
 from alpacafarm.judges.template import Shown, Template
+from alpacafarm.judges.together import Comparing, finished
 from alpacafarm.ports import Asker
 from alpacafarm.request import Answer, Failure, Request
 from alpacafarm.spec.judge import AskedJudge, Reading
@@ -55,11 +56,16 @@ class AskedModel:
 
     def compare(self, pairs: Sequence[Pair]) -> list[Verdict]:
         """All processes call it, also those that have no pairs."""
+        return finished(self.comparing(pairs))
+
+    def comparing(self, pairs: Sequence[Pair]) -> Comparing:
+        """The same in steps, one for each answer."""
         asked = list(self._batches(pairs))
         said: dict[int, list[Said]] = {}
         for i, told in self.asker.ask(self._request(batch, pairs) for batch in asked):
             for showing, one in zip(asked[i], self._said(told, asked[i]), strict=True):
                 said.setdefault(showing.position, []).append(one)
+            yield
         return [self._verdict(said.get(i)) for i in range(len(pairs))]
 
     def _batches(self, pairs: Sequence[Pair]) -> Iterator[list[Showing]]:

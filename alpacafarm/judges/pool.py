@@ -8,6 +8,7 @@ independent, and swapping the outputs mirrors the verdict.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from alpacafarm.judges.together import Comparing, WaitingJudge, in_turns
 from alpacafarm.ports import Judge
 from alpacafarm.spec.judge import NoiseSpec, PoolJudge
 from alpacafarm.stage import content_key
@@ -43,13 +44,29 @@ class AnnotatorPool:
     def compare(self, pairs: Sequence[Pair]) -> list[Verdict]:
         looks = [self._look(pair, i / max(1, len(pairs) - 1)) for i, pair in enumerate(pairs)]
         found = {i: unseen for i, look in enumerate(looks) if (unseen := self._unseen(look)) is not None}
-        for judge in self.distinct:  # all: processes that ask a judge together wait for each other
-            places = [
-                i for i, look in enumerate(looks) if i not in found and self.judges[look.annotator] is judge
-            ]
-            told = judge.compare([pairs[i] for i in places])
-            found |= {i: self._said(looks[i], v) for i, v in zip(places, told, strict=True)}
+        places = [
+            [i for i, look in enumerate(looks) if i not in found and self.judges[look.annotator] is judge]
+            for judge in self.distinct
+        ]
+        told = self._told([[pairs[i] for i in own] for own in places])
+        for own, verdicts in zip(places, told, strict=True):
+            found |= {i: self._said(looks[i], verdict) for i, verdict in zip(own, verdicts, strict=True)}
         return [found[i] for i in range(len(pairs))]
+
+    def _told(self, shares: Sequence[Sequence[Pair]]) -> list[list[Verdict]]:
+        """What each distinct judge says of its share; those that wait for answers wait at the same time.
+
+        All are asked, also about nothing: processes that ask a judge together wait for each other.
+        """
+        told: dict[int, list[Verdict]] = {}
+        works: dict[int, Comparing] = {}
+        for i, (judge, share) in enumerate(zip(self.distinct, shares, strict=True)):
+            if isinstance(judge, WaitingJudge):
+                works[i] = judge.comparing(share)
+            else:
+                told[i] = judge.compare(share)
+        told |= dict(zip(works, in_turns(list(works.values())), strict=True))
+        return [told[i] for i in range(len(shares))]
 
     def _look(self, pair: Pair, place: float) -> Look:
         texts = (pair.instruction, pair.input, *sorted((pair.output_1, pair.output_2)))

@@ -274,3 +274,28 @@ def test_the_bill_is_that_of_the_members_without_what_they_never_look_at():
 def test_noise_that_is_no_probability_is_refused(wrong, said):
     with pytest.raises(ValidationError, match=said):
         NoiseSpec.model_validate(NOISE | wrong)
+
+
+class Slow(Longest):
+    """Answers in steps, and logs who takes one."""
+
+    def __init__(self, name, log):
+        super().__init__(name)
+        self.log = log
+
+    def comparing(self, pairs):
+        found = []
+        for pair in pairs:
+            self.log.append(self.name)
+            yield
+            found.append(self._verdict(pair))
+        return found
+
+
+def test_judges_that_wait_for_answers_wait_at_the_same_time():
+    log: list[str] = []
+    members = spec(ann=(1, None), bee=(1, None))
+    judges = {"ann": Slow("ann", log), "bee": Slow("bee", log)}
+    found = AnnotatorPool(members, judges, 0).compare(PAIRS[:40])
+    assert [v.preference for v in found] == [v.preference for v in Longest().compare(PAIRS[:40])]
+    assert log[:4] == ["ann", "bee", "ann", "bee"]
