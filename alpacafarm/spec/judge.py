@@ -125,7 +125,9 @@ class NoiseSpec(Strict):
     style: float  # nats towards an output with a list
     tie: float = Field(ge=0, le=1)  # probability of a tie
     abstain: float = Field(ge=0, le=1)  # probability of no verdict, a failure "abstained"
-    drift: float  # added to `flip` from the first pair of a stage (0) to its last (all of it), linearly
+    drift: (
+        float  # added to `flip`, linearly from the first of the pairs judged together (0) to the last (all)
+    )
 
     @model_validator(mode="after")
     def drift_stays_a_probability(self) -> Self:

@@ -30,6 +30,8 @@ NEEDS = {  # what a file leaves to the user, or only goes with
     "eval/judge/local": ["eval.judge.path={model}"],
     "method/judge/reward": JUDGED,
     "method/judge/world": JUDGED,
+    "method/judge/pool": JUDGED,
+    "method/judge/noisy": JUDGED,
     "method/judge/api": JUDGED,
     "method/judge/alpaca_eval": JUDGED,
     "recipe/own_data": FILES,

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 
+from tests.openai_server import OpenAIServer, said
 from tests.runs import farm
 
 
@@ -32,3 +33,34 @@ def test_another_noise_labels_anew_and_samples_nothing_anew(perform):
     ran = perform("rm", "feedback/judge=noisy", "feedback.judge.members.noisy.noise.flip=0.2")
     assert ran.states["annotate"] == "made"
     assert ran.states["sample pairs"] == "reused"
+
+
+def first_is_better(body: dict) -> str:
+    """As each of the paper's 13 annotators wants to be answered, with a line for every pair of the prompt."""
+    pairs = 1 + said(body).count("1+1=")  # what fills the other places of a prompt for several
+    if "Concise explanation" in said(body):
+        line = '{"Output (a) is better": true}'
+    else:
+        line = "(a)" if "nano" in body["model"] else "Output (a)"
+    return "\n".join([line] * pairs)
+
+
+def test_the_papers_annotators_are_asked_about_half_of_the_pairs_and_later_about_the_rest(perform):
+    with OpenAIServer(first_is_better) as server:
+        place = [f"api.endpoints.openai.base_url={server.base_url}", "api.endpoints.openai.api_key_env=null"]
+        ran = perform("rm", "feedback/judge=p_sim_ann", *place)
+        facts = ran.facts("annotate")
+        asked = facts["pairs"] - facts["coins"]
+        assert facts["failed"] == 0
+        assert 10 < asked < 38
+        assert ran.result["judge_calls"] == server.counts["received"] == asked
+        assert ran.result["price_usd"] > 0
+        names = {row["annotator"] for row in pairs(ran)}
+        assert "coin" in names
+        assert all(name.startswith(("gpt4_", "chatgpt_", "davinci003_")) for name in names - {"coin"})
+        assert len(names) > 6
+        clean = perform("rm", "feedback/judge=p_sim_ann", "feedback.flip_probability=0.0", *place)
+        assert server.counts["received"] == clean.facts("annotate")["pairs"] == facts["pairs"]
+    before = {row["id"]: row for row in pairs(ran) if row["annotator"] != "coin"}
+    after = {row["id"]: row for row in pairs(clean)}
+    assert all(after[row_id] == row for row_id, row in before.items())
