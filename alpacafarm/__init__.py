@@ -5,7 +5,10 @@ from typing import Any
 
 __version__ = "0.3.0"
 
-PYTHON_API = {"PairwiseAutoAnnotator": "alpacafarm.annotator.pairwise"}  # imported at their first use
+PYTHON_API = {  # imported at their first use
+    "PairwiseAutoAnnotator": "alpacafarm.annotator.pairwise",
+    "alpaca_leaderboard": "alpacafarm.leaderboard.outputs",
+}
 
 
 def __getattr__(name: str) -> Any:

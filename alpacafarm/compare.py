@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from alpacafarm.errors import SpecError
+from alpacafarm.errors import AlpacaFarmError, SpecError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         runs = comparison.write(asked.out, asked.name, asked.folder)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, AlpacaFarmError) as error:
         print(error, file=sys.stderr)
         return SpecError.exit_code
     if not runs:

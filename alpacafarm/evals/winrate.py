@@ -157,12 +157,14 @@ def compare(spec: CompareSpec, inputs: Inputs, ctx: Context) -> None:
         "vs_sft": None,
         "gold": None,
         "failures": lost,
+        "contradictions": sum(verdict.contradicted for _, verdict in told),
     }
     draws, null = _sft_draws(inputs, spec.sft_draws)
     if draws:
         against_sft = _judged(rows, draws, candidates, judge, ctx)
         lost["vs_sft"] = _failures(against_sft)
         scores["vs_sft"] = _rate(against_sft)
+        scores["contradictions"] += sum(verdict.contradicted for _, verdict in against_sft)
     if spec.gold:
         scores["gold"] = gold_scores(rows, references, candidates, draws, null)
     scores |= _proxies(spec, inputs, ctx)

@@ -180,6 +180,8 @@ def _evaluation_notes(scores: Mapping[str, Any]) -> Iterator[str]:
         return
     if reason := scores["eval"].get("length_controlled_reason"):
         yield f"no length-controlled win rate: {reason}"
+    if count := scores.get("contradictions"):
+        yield f"{count} pairs judged differently in the other order"
     for role, kinds in scores.get("failures", {}).items():
         if kinds:
             told = ", ".join(f"{count} {kind}" for kind, count in kinds.items())

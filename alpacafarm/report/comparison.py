@@ -19,6 +19,7 @@ from alpacafarm.artifacts.manifest import to_json
 from alpacafarm.data.rows import write_text
 from alpacafarm.report import folder as run_folder
 from alpacafarm.report import frontier, render
+from alpacafarm.report.differences import Apart, apart
 from alpacafarm.report.folder import RunFolder
 from alpacafarm.report.result import Measure, Reading, Result, measures
 from alpacafarm.report.status import console
@@ -157,8 +158,9 @@ def _cell(row: Measure | None) -> str:
     return row.value_text if row.standard_error is None else f"{row.value_text} ± {row.error_text}"
 
 
-def as_json(name: str, runs: Sequence[Compared]) -> str:
-    """Of each run its settings, its state and the keys of its result.json, the stages excepted."""
+def as_json(name: str, runs: Sequence[Compared], told_apart: Apart) -> str:
+    """Of each run its settings, its state and the keys of its result.json, the stages excepted; then how far
+    runs are apart."""
     told = [
         {
             "run": run.name,
@@ -173,10 +175,10 @@ def as_json(name: str, runs: Sequence[Compared]) -> str:
         }
         for run in runs
     ]
-    return to_json({"name": name, "runs": told})
+    return to_json({"name": name, "runs": told, **told_apart.as_json()})
 
 
-def as_html(name: str, runs: Sequence[Compared]) -> str:
+def as_html(name: str, runs: Sequence[Compared], told_apart: Apart) -> str:
     heads, lines = cells(runs)
     measured = [(run.settings, run.folder.result) for run in runs if run.folder.result]
     return render.page(
@@ -188,6 +190,7 @@ def as_html(name: str, runs: Sequence[Compared]) -> str:
         titles={run.name: title(run.folder.result) for run in runs if run.folder.result},
         failed={run.name: run.told for run in runs if run.folder.result is None},
         plots=[Markup(drawing) for drawing in frontier.drawings(measured)],
+        apart=told_apart,
         several_reward_models=len({run.reward_model for run in runs if run.reward_model}) > 1,
     )
 
@@ -213,6 +216,7 @@ def write(out: Path, name: str, places: Sequence[Path]) -> list[Compared]:
     """Writes `<name>.json` and `.html` about all runs at or below `places`; nothing where there are none."""
     runs = compared([run_folder.read(path) for path in run_folder.find(places)])
     if runs:
-        write_text(out / f"{name}.json", as_json(name, runs))
-        write_text(out / f"{name}.html", as_html(name, runs))
+        told_apart = apart({run.name: run.folder.result for run in runs if run.folder.result})
+        write_text(out / f"{name}.json", as_json(name, runs, told_apart))
+        write_text(out / f"{name}.html", as_html(name, runs, told_apart))
     return runs
