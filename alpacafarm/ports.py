@@ -305,6 +305,10 @@ class Upstream(Protocol):
         """Rows of a split where they are known before they are made or read."""
         ...
 
+    def expected_rows(self, split: str) -> tuple[int, int] | None:
+        """The least and the most rows that the user's file of a split or of judged pairs may have."""
+        ...
+
     @property
     def prompt_tokens(self) -> int:
         """Tokens of an instruction, as long as it may be for the run's model."""

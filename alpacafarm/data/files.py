@@ -20,37 +20,35 @@ from alpacafarm.ports import Context, Inputs
 from alpacafarm.types import Example, Pair, Preference, Thumb
 
 Located = Iterator[tuple[str, Any]]  # "file:line" or "file[index]", and what stands there
+ALPACA_FARM = "hf://datasets/tatsu-lab/alpaca_farm/"  # where conf/data/alpaca_farm.yaml looks
 ANSWERED = ("sft", "val", "eval")  # splits of demonstrations and references: a row without one is malformed
 
 
 def read(spec: FileRows, inputs: Inputs, ctx: Context) -> None:
     """Writes `rows.jsonl` (examples, thumbs) or `pairs.jsonl` (preferences); SpecError names file, line,
     reason."""
-    location = str(inputs["file"].path)
-    if spec.shape == "preferences":
-        pairs = [
-            preference(row, f"{spec.split}-{i:06d}", where)
-            for i, (where, row) in enumerate(located(location))
-        ]
-        write_rows(ctx.out / "pairs.jsonl", _some(pairs, location))
-    elif spec.shape == "thumbs":
-        thumbs = [
-            thumb(row, f"{spec.split}-{i:06d}", where) for i, (where, row) in enumerate(located(location))
-        ]
-        write_rows(ctx.out / "rows.jsonl", _some(thumbs, location))
-    else:
-        answered = spec.split in ANSWERED
-        rows = [
-            example(row, f"{spec.split}-{i:06d}", where, answered=answered)
-            for i, (where, row) in enumerate(located(location))
-        ]
-        write_rows(ctx.out / "rows.jsonl", _some(rows, location))
+    write(spec, parsed(spec, str(inputs["file"].path)), ctx)
 
 
-def _some(rows: list[Any], location: str) -> list[Any]:
+def parsed(spec: FileRows, location: str) -> list[Any]:
+    """Every row of the file; SpecError where it has none."""
+    rows = [_parsed(spec, row, i, where) for i, (where, row) in enumerate(located(location))]
     if not rows:
         raise SpecError(f"{location}: the file has no rows; at least one is required")
     return rows
+
+
+def write(spec: FileRows, rows: list[Any], ctx: Context) -> None:
+    write_rows(ctx.out / ("pairs.jsonl" if spec.shape == "preferences" else "rows.jsonl"), rows)
+
+
+def _parsed(spec: FileRows, row: Any, number: int, where: str) -> Example | Preference | Thumb:
+    row_id = f"{spec.split}-{number:06d}"
+    if spec.shape == "preferences":
+        return preference(row, row_id, where)
+    if spec.shape == "thumbs":
+        return thumb(row, row_id, where)
+    return example(row, row_id, where, answered=spec.split in ANSWERED)
 
 
 def located(location: str) -> Located:
@@ -64,7 +62,7 @@ def located(location: str) -> Located:
     if _is_packed(path) and not location.startswith("hf:/"):
         suffix = path.with_suffix("").suffix.lower()
     if location.startswith("hf:/"):
-        yield from _of_the_hub(location.replace("hf:/", "hf://").replace("///", "//"), suffix)
+        yield from _of_the_hub(named(location), suffix)
     elif suffix in (".jsonl", ".ndjson"):
         yield from _json_lines(path)
     elif suffix == ".json":
@@ -73,6 +71,11 @@ def located(location: str) -> Located:
         yield from _separated(path, "," if suffix == ".csv" else "\t")
     else:
         yield from _by_datasets(location, path)
+
+
+def named(location: str) -> str:
+    """As the user wrote it: inputs come as paths, and a path has no double slash."""
+    return location.replace("hf:/", "hf://").replace("///", "//") if location.startswith("hf:/") else location
 
 
 def _json_lines(path: Path) -> Located:
@@ -180,9 +183,12 @@ def _of_the_hub(location: str, suffix: str) -> Located:
     try:
         loaded = datasets.load_dataset(builder, data_files=location, split="train")
     except Exception as error:  # whatever the library raises, the user needs to know what to do about it
+        ours = location.removeprefix(ALPACA_FARM)
+        folder = "" if ours == location else f"data.folder=FOLDER for a folder with {ours} and the others, "
         raise SpecError(
             f"{location}: cannot be fetched from the hub ({type(error).__name__}: {error}); with the file at "
-            "hand, set the key that names it: data.SPLIT=FILE for rows, given.pairs=FILE for judged pairs"
+            f"hand, set the key that names it: {folder}data.SPLIT=FILE for rows, given.pairs=FILE for judged "
+            "pairs"
         ) from error
     for index, row in enumerate(loaded):
         yield f"{location}: row {index + 1}", row

@@ -9,7 +9,7 @@ from alpacafarm.artifacts.fingerprint import fingerprint, is_hub_id
 from alpacafarm.errors import ArtifactError, PlanError
 from alpacafarm.ports import Upstream
 from alpacafarm.spec.base import Strict
-from alpacafarm.spec.data import FilesData, WorldData
+from alpacafarm.spec.data import Bounds, Expect, FilesData, WorldData
 from alpacafarm.stage import Given, Kind, Node, Stage
 
 # The path that `huggingface_hub` takes, with an optional @revision behind the name.
@@ -29,6 +29,16 @@ class FileRows(Strict):
 
     split: str
     shape: Literal["examples", "preferences", "thumbs"]
+
+
+class CheckedRows(FileRows):
+    """A file that must be the one that is meant. Other splits' files are inputs by their splits' names.
+
+    `shared`: the largest fraction of rows that another split may have too.
+    """
+
+    rows: Bounds | None
+    shared: float
 
 
 def rows(up: Upstream, data: WorldData | FilesData, split: str) -> Stage:
@@ -51,9 +61,27 @@ def rows(up: Upstream, data: WorldData | FilesData, split: str) -> Stage:
             "Parquet or CSV file with instruction, input and output"
         )
     source = {"file": source_node(f"data.{key}", location)}
-    file_rows = FileRows(split=split, shape="examples")
+    run, file_rows = "alpacafarm.data.files:read", FileRows(split=split, shape="examples")
+    if data.expect is not None:
+        run, file_rows, others = _checked(file_rows, data, data.expect)
+        source |= others
     # 2: a row without an output is refused, and a CSV file's cells are text
-    return replace(_rows_stage(up, split, "alpacafarm.data.files:read", file_rows, source), version=2)
+    return replace(_rows_stage(up, split, run, file_rows, source), version=2)
+
+
+def _checked(rows: FileRows, data: FilesData, expect: Expect) -> tuple[str, CheckedRows, dict[str, Given]]:
+    """The stage's function, its parameters and its further inputs. Splits of one file are not compared."""
+    others: dict[str, Given] = {}
+    own = getattr(data, rows.split)
+    for split in expect.disjoint if rows.split in expect.disjoint else ():
+        location = getattr(data, split)
+        if location not in (None, own):
+            others[split] = source_node(f"data.{split}", location)
+    bounds = expect.bounds(rows.split)
+    checked = CheckedRows(
+        split=rows.split, shape=rows.shape, rows=list(bounds) if bounds else None, shared=expect.shared
+    )
+    return "alpacafarm.data.checked:read", checked, others
 
 
 def pairs_from_file(up: Upstream, key: str, location: str) -> Node:
@@ -61,10 +89,17 @@ def pairs_from_file(up: Upstream, key: str, location: str) -> Node:
     path = Path(location).expanduser()
     if (path / "pairs.jsonl").is_file():
         return source_node(key, location, Kind.PAIRS)
+    run, rows = "alpacafarm.data.files:read", FileRows(split="preferences", shape="preferences")
+    bounds = up.expected_rows(key.removeprefix("data."))
+    if bounds is not None:
+        run = "alpacafarm.data.checked:read"
+        rows = CheckedRows(
+            split=key.removeprefix("data."), shape="preferences", rows=list(bounds), shared=0.0
+        )
     return up.stage(
         "pairs",
-        "alpacafarm.data.files:read",
-        FileRows(split="preferences", shape="preferences"),
+        run,
+        rows,
         makes=Kind.PAIRS,
         inputs={"file": source_node(key, location)},
         uses_model=False,

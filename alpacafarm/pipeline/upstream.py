@@ -34,7 +34,14 @@ class SpecUpstream:
         return self.spec.data.kind == "world"
 
     def row_count(self, split: str) -> int | None:
-        return getattr(self.spec.data, split) if self.spec.data.kind == "world" else None
+        if self.spec.data.kind == "world":
+            return int(getattr(self.spec.data, split))
+        least, most = self.expected_rows(split) or (None, None)
+        return least if least == most else None
+
+    def expected_rows(self, split: str) -> tuple[int, int] | None:
+        expect = None if self.spec.data.kind == "world" else self.spec.data.expect
+        return expect.bounds(split) if expect else None
 
     @property
     def prompt_tokens(self) -> int:

@@ -61,8 +61,9 @@ def by_name(package: str) -> BeforeValidator:
 
 
 def no_evaluation(raw: Any) -> Any:
-    """`conf/eval/none.yaml` stands for no evaluation at all."""
-    return None if raw == {"name": "none"} else raw
+    """`conf/eval/none.yaml` stands for no evaluation at all, whichever judge `data` chose for one."""
+    is_none = isinstance(raw, Mapping) and raw.get("name") == "none" and set(raw) <= {"name", "judge"}
+    return None if is_none else raw
 
 
 Method = Annotated[SerializeAsAny[MethodSpec], by_name("methods")]

@@ -550,6 +550,18 @@ TABLE = [
         f"method=sft {FILES} eval/judge=recorded eval.judge.path={{pairs}} eval.gold=true",
         r"^eval\.gold=true: only the embedded world's .*; set eval\.gold=null or",
     ),
+    wrong(
+        "method=sft data=alpaca_farm model=llama-7b eval=none data.expect.rows.sft=0",
+        r"^data\.expect\.rows\.sft=0: must be at least 1 or .*; set data\.expect\.rows\.sft=1 or more",
+    ),
+    wrong(
+        "method=sft data=alpaca_farm model=llama-7b eval=none data.expect.rows.preferences=[5]",
+        r"^data\.expect\.rows\.preferences=\[5\]: must be a whole number or a list of 2 entries",
+    ),
+    wrong(
+        "method=sft data=alpaca_farm model=llama-7b eval=none data.expect.disjoint=[sfd]",
+        r"^data\.expect\.disjoint\.0=sfd: must be pretrain, sft, .*; set data\.expect\.disjoint\.0=sft",
+    ),
     # Saved specs
     wrong(
         "spec={nothing}",
