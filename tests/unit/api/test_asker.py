@@ -241,7 +241,7 @@ def test_memory_does_not_grow_with_the_number_of_requests(tmp_path):
 
     with OpenAIServer(keep=False) as server:
         peak(50)
-        assert peak(1000) < peak(400) + 500_000
+        assert peak(700) < peak(300) + 300_000
 
 
 @pytest.mark.parametrize("between", [0, 400])
@@ -262,17 +262,13 @@ def test_a_refused_request_is_not_asked_a_second_time(tmp_path, between):
 
 
 def test_requests_keep_to_the_rate_limit(tmp_path, monkeypatch):
+    """35 of them at 10 in a window: the last five come after three windows."""
     monkeypatch.setattr(endpoints, "MINUTE_S", 0.3)
-    times = []
-
-    def answer(body):
-        times.append(time.monotonic())
-        return "yes"
-
-    with OpenAIServer(answer) as server:
+    with OpenAIServer() as server:
+        start = time.monotonic()
         asked(api(server.base_url, requests_per_minute=10), tmp_path, (question(i) for i in range(35)))
-    assert len(times) == 35
-    assert all(later - first > 0.2 for first, later in zip(times, times[10:], strict=False))
+        assert time.monotonic() - start >= 0.9
+        assert server.counts["answered"] == 35
 
 
 def test_known_answers_do_not_count_against_the_rate_limit(tmp_path):
