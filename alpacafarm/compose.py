@@ -246,6 +246,9 @@ def dotted(node: Any, prefix: str = "") -> list[str]:
     return keys
 
 
+WITH_A_PATH = ("recorded", "local")  # kinds of judges
+
+
 def anywhere(spec: RunSpec) -> dict[str, Any]:
     """The spec with its paths absolute, so that it gives the same run from any working directory."""
 
@@ -255,7 +258,13 @@ def anywhere(spec: RunSpec) -> dict[str, Any]:
         is_path = isinstance(value, str) and Path(value).expanduser().exists()
         return str(Path(value).expanduser().resolve()) if is_path else value
 
-    told = spec.canonical()
+    def with_judges(value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        has_path = value.get("kind") in WITH_A_PATH
+        return {k: absolute(v) if has_path and k == "path" else with_judges(v) for k, v in value.items()}
+
+    told = with_judges(spec.canonical())
     groups = {name: absolute(told[name]) for name in ("data", "given")}
     model = {**told["model"], "path": absolute(told["model"]["path"])}
     api = {**told["api"], "prices": absolute(told["api"]["prices"])}

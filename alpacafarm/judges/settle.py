@@ -5,8 +5,9 @@ from typing import Any, TypeVar
 
 from alpacafarm.judges import alpaca_eval, api
 from alpacafarm.spec.base import Strict
-from alpacafarm.spec.judge import AlpacaEvalJudge, ApiJudge, AskedJudge, LocalJudge
+from alpacafarm.spec.judge import AlpacaEvalJudge, ApiJudge, AskedJudge, LocalJudge, RecordedJudge
 
+AMONG_THE_INPUTS = "among the inputs"  # by content: where a file or model lies changes nothing
 S = TypeVar("S", bound=Strict)
 
 
@@ -24,7 +25,8 @@ def with_text(judge: LocalJudge, key: str = "judge") -> LocalJudge:
 
 
 def settled(spec: S) -> S:
-    """The spec with every judge in it as it will be asked: another prompt of one name is another stage."""
+    """The spec with every judge in it as it will be asked: another prompt of one name is another stage, and
+    a file or model is the same wherever it lies."""
     told = {name: getattr(spec, name) for name in type(spec).model_fields}
     made = {name: _settled(value) for name, value in told.items()}
     changed = {name: value for name, value in made.items() if value is not told[name]}
@@ -35,7 +37,9 @@ def _settled(value: Any) -> Any:
     if isinstance(value, ApiJudge | AlpacaEvalJudge):
         return asked(value)
     if isinstance(value, LocalJudge):
-        return with_text(value)
+        return with_text(value).model_copy(update={"path": AMONG_THE_INPUTS, "revision": None})
+    if isinstance(value, RecordedJudge):
+        return value.model_copy(update={"path": AMONG_THE_INPUTS})
     if isinstance(value, Strict):
         return settled(value)
     if isinstance(value, Mapping):

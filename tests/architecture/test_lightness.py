@@ -55,6 +55,7 @@ def after(tmp_path: Path, *command: str) -> tuple[int, set[str], str]:
     [
         (["method=ppo", "action=plan"], 0),
         (["method=best_of_n", "action=plan", "feedback=human"], 0),
+        (["method=rm", "action=plan", "feedback/judge=p_sim_ann"], 0),
         (["method=ppo", "action=plan", "feedback=human", "feedback/judge=people"], 0),
         (["action=status"], 0),
         (["method=ppo", "sead=1"], 2),

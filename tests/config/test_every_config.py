@@ -149,6 +149,27 @@ def test_a_saved_spec_holds_whole_paths(job, tmp_path, monkeypatch):
     assert saved["model"]["path"] is None
 
 
+def test_where_a_judges_file_lies_is_in_the_saved_spec_and_in_no_key(job, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "pairs.jsonl").write_text("{}\n")
+    member = "{kind: recorded, path: one/pairs.jsonl}"
+    made = job(
+        "method=sft",
+        "eval/judge=recorded",
+        "eval.judge.path=two/pairs.jsonl",
+        "feedback/judge=noisy",
+        f"++feedback.judge.members.people={{weight: 1.0, noise: null, judge: {member}}}",
+    )
+    saved = compose.anywhere(made.spec)
+    assert saved["eval"]["judge"]["path"] == str(tmp_path / "two" / "pairs.jsonl")
+    people = saved["feedback"]["judge"]["members"]["people"]
+    assert people["judge"]["path"] == str(tmp_path / "one" / "pairs.jsonl")
+    elsewhere = job("method=sft", "eval/judge=recorded", "eval.judge.path=one/pairs.jsonl")
+    assert [s.key for s in elsewhere.plan.stages] == [s.key for s in made.plan.stages]
+
+
 @pytest.mark.parametrize("path", files("recipe"), ids=lambda path: path.stem)
 def test_a_recipe_has_the_last_word(job, things, path):
     """Every value that a recipe gives is the run's, the root's own keys included."""
