@@ -77,12 +77,12 @@ def perform(asked: argparse.Namespace) -> None:
         if (asked.agreement)
         else []
     )
-    if asked.export:
-        export.write(asked.export, found)
+    written = export.write(asked.export, found) if asked.export else []
     if asked.json:
         print(to_json(_json(asked, found, tables, told)), end="")
     else:
         _show(asked, found, tables, told)
+        print(*(f"Written: {path}" for path in written), sep="\n", end="\n" if written else "")
 
 
 def _json(

@@ -88,7 +88,7 @@ def judge_outputs(
     """The model's answers against the references'; every reference row is in what comes back."""
     from alpacafarm.annotator.pairwise import PairwiseAutoAnnotator
 
-    met = meet(table(REFERENCES if references is None else references), table(outputs))
+    met = meet(_of_alpaca_farm() if references is None else table(references), table(outputs))
     if config is not None:
         annotator_kwargs = {"annotators_config": config, **annotator_kwargs}
     annotator = PairwiseAutoAnnotator(keep_failures=True, **annotator_kwargs)
@@ -126,6 +126,16 @@ def judge_outputs(
         )
         for place, one in enumerate(met)
     ]
+
+
+def _of_alpaca_farm() -> list[Row]:
+    try:
+        return table(REFERENCES)
+    except SpecError as error:
+        raise SpecError(
+            f"reference_outputs=None: AlpacaFarm's evaluation set cannot be fetched ({REFERENCES}); pass a "
+            "file of references with instruction, input, output"
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from alpacafarm.leaderboard.__main__ import main
 from alpacafarm.stats.winrate import win_rate
 from tests.unit.leaderboard.conftest import rows, saved
 
@@ -55,6 +56,12 @@ def test_outputs_are_model_outputs_in_the_order_of_the_rows(exported):
 def test_verdicts_without_texts_are_not_exported(tmp_path, refused):
     bare = [{"preference": 2, "len_1": 3, "len_2": 4}]
     assert "cannot be exported" in refused(saved(tmp_path / "a.json", bare), "--export", tmp_path / "out")
+
+
+def test_the_command_says_what_it_wrote(tmp_path, capsys):
+    path = saved(tmp_path / "a.json", rows())
+    assert main([str(path), "--export", str(tmp_path / "out")]) == 0
+    assert f"Written: {tmp_path / 'out' / 'm' / 'j' / 'annotations.json'}\n" in capsys.readouterr().out
 
 
 def test_two_entries_for_one_file_are_refused(tmp_path, refused):

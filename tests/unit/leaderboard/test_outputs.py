@@ -7,6 +7,8 @@ import pytest
 
 import alpacafarm
 from alpacafarm.data.annotations import read_annotations
+from alpacafarm.errors import SpecError
+from alpacafarm.leaderboard import outputs as leaderboard_outputs
 from alpacafarm.leaderboard.outputs import meet
 from tests.unit.leaderboard.conftest import saved
 
@@ -139,6 +141,17 @@ def test_outputs_that_do_not_belong_to_the_references_are_refused(mine, message)
 def test_an_id_that_comes_twice_is_refused():
     with pytest.raises(ValueError, match=r"outputs: row 1 has the id of an earlier row, a"):
         meet(references(id="a")[:1], [row | {"id": "a"} for row in outputs()[:2]])
+
+
+def test_without_the_hub_it_says_what_to_pass(judge, monkeypatch):
+    monkeypatch.setattr(leaderboard_outputs, "REFERENCES", "nowhere.json")
+    monkeypatch.setattr(leaderboard_outputs, "table", absent)
+    with pytest.raises(SpecError, match=r"reference_outputs=None: .*\(nowhere.json\); pass a file of"):
+        leaderboard(outputs(), judge)
+
+
+def absent(given):
+    raise SpecError(f"{given}: cannot be fetched")
 
 
 def test_published_rows_of_other_judges_are_not_put_beside(judge):
