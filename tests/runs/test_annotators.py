@@ -64,3 +64,24 @@ def test_the_papers_annotators_are_asked_about_half_of_the_pairs_and_later_about
     before = {row["id"]: row for row in pairs(ran) if row["annotator"] != "coin"}
     after = {row["id"]: row for row in pairs(clean)}
     assert all(after[row_id] == row for row_id, row in before.items())
+
+
+def test_a_model_of_this_machine_labels_and_judges(perform, tmp_path):
+    """The SFT model itself, asked in few words: it has 128 positions, and what is longer is a failure."""
+    weights = perform("sft").artifact("sft")
+    prompt = tmp_path / "short.txt"
+    prompt.write_text("{instruction}\nm: {output_1}\nM: {output_2}\nBetter:")
+
+    def local(group: str) -> list[str]:
+        return [f"{group}/judge=local", f"{group}.judge.path={weights}", f"{group}.judge.prompt={prompt}"]
+
+    ran = perform("rm", *local("feedback"))
+    facts = ran.facts("annotate")
+    judged = [row["preference"] for row in pairs(ran) if row["annotator"] != "coin"]
+    assert len(judged) > 5
+    assert all(1 < preference < 2 for preference in judged)
+    assert facts["pairs"] + facts["failed"] == 48 - facts["without_a_pair"]
+    assert facts["judge"].startswith("local-")
+    measured = perform("sft", *local("eval")).result
+    assert measured["eval"]["judge"].startswith("local-")
+    assert measured["judge_calls"] == 0
