@@ -43,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"the disk refuses: {error}", file=sys.stderr)
         return AlpacaFarmError.exit_code
+    except KeyboardInterrupt:  # before the page was served
+        return 0
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -85,7 +87,9 @@ def serve(folder: Folder, asked: argparse.Namespace) -> int:
 
     loopback = guard.is_loopback(asked.host)
     token = asked.token or (None if loopback else secrets.token_urlsafe(24))
-    with bound(asked.host, asked.port) as listening:
+    for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises it again when it has stopped
+        signal.signal(number, _ended)
+    with bound(asked.host, asked.port) as listening, contextlib.suppress(KeyboardInterrupt):
         address = page_address(asked.host, listening.getsockname()[1], token)
         config = uvicorn.Config(
             build(folder, token=token, bound_to_loopback=loopback),
@@ -96,15 +100,12 @@ def serve(folder: Folder, asked: argparse.Namespace) -> int:
             ws="none",
             timeout_graceful_shutdown=GRACE_S,
         )
-        for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises it again when it has stopped
-            signal.signal(number, _ended)
         standing = folder.labels.standing()
         print(f"{standing.judged} of {standing.goal} pairs are labelled in {folder.path}")
         print(f"Label them at {address} (Ctrl-C stops the page and keeps every label)", flush=True)
         if asked.open:
             webbrowser.open(address)
-        with contextlib.suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[listening])
+        uvicorn.Server(config).run(sockets=[listening])
     print(f"Stopped. {folder.labels.standing().labels} labels are kept in {folder.path}", flush=True)
     return 0
 

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, Field, ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import Request, cookie_parser
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -248,12 +248,9 @@ class Guard:
             headers.get("origin"), headers.get("sec-fetch-site"), host
         ):
             return PlainTextResponse("Sent by another site.", 403)
-        if self.token is None or has_token or guard.is_token(self._cookie(headers), self.token):
+        if self.token is None or has_token or guard.is_token(request.cookies.get(self.cookie), self.token):
             return None
         return PlainTextResponse("Open the address that the command printed: it has the token in it.", 401)
-
-    def _cookie(self, headers: Headers) -> str | None:
-        return cookie_parser(headers.get("cookie", "")).get(self.cookie)
 
     def _set_cookie(self) -> str:
         return f"{self.cookie}={self.token}; HttpOnly; SameSite=Strict; Path=/; Max-Age={guard.COOKIE_S}"

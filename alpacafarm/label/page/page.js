@@ -155,9 +155,9 @@ function nothing() {
 
 function standing(body) {
   state.standing = body.standing;
-  const { judged, goal, mine, skipped } = body.standing;
+  const { judged, goal, missing, mine, skipped } = body.standing;
   $("bar").max = goal || 1;
-  $("bar").value = Math.min(judged, goal);
+  $("bar").value = goal - missing; // a skipped pair is done too
   $("count").textContent = `${judged} of ${goal} pairs · ${mine} by you${skipped ? ` · ${skipped} skipped` : ""}`;
   if (!$("details").hidden) details();
 }
