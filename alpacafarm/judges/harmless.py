@@ -76,9 +76,12 @@ class Marks:
         self.headings = list(dict.fromkeys(words(mark) for mark in marks))
 
     def broken(self, text: str) -> str:
-        """Every mark broken, in upper or lower case and with any white space between its words."""
+        """Every mark broken, whatever its case, width and the white space between its words."""
+        plain = folded(text)
         for mark, pattern in self.marks.items():
-            text = pattern.sub(broken, text) if _may_hold(text.casefold(), mark.split()) else text
+            if _may_hold(plain, mark.split()):
+                lines = pattern.sub(broken, text).split("\n")
+                text = "\n".join(line if line.isascii() else _narrow(line, pattern) for line in lines)
         return text
 
     def quoted(self, text: str) -> str:
@@ -103,7 +106,15 @@ def _resembles(line: str, heading: Sequence[str]) -> bool:
 
 
 def _spaced(mark: str) -> re.Pattern[str]:
-    return re.compile(r"\s*".join(re.escape(part) for part in mark.split()), re.IGNORECASE)
+    told = r"\s*".join(re.escape(part) for part in mark.split())
+    before, behind = r"(?<!\w)" * mark[0].isalnum(), r"(?!\w)" * mark[-1].isalnum()
+    return re.compile(f"{before}{told}{behind}", re.IGNORECASE)
+
+
+def _narrow(line: str, mark: re.Pattern[str]) -> str:
+    """The line without its wide letters and with the mark broken, if it is one of wide letters."""
+    narrow = unicodedata.normalize("NFKC", line)
+    return mark.sub(broken, narrow) if mark.search(narrow) else line
 
 
 def _may_hold(text: str, parts: Sequence[str]) -> bool:
