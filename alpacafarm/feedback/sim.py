@@ -3,13 +3,13 @@ noise (Dubois et al. 2023, section 3: p_sim^ann)."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import asdict
 
 from pydantic import Field
 
 from alpacafarm.data import plan as data_plan
+from alpacafarm.data.annotations import failure_counts
 from alpacafarm.data.rows import read_outputs, write_rows
 from alpacafarm.errors import JudgeError
 from alpacafarm.judges.knows import bill, check_judge, judge_inputs
@@ -111,17 +111,10 @@ def annotate(spec: AnnotateSpec, inputs: Inputs, ctx: Context) -> None:
         pairs=len(rows),
         coins=len(pairs) - len(asked),
         failed=len(failed),
-        failures=failure_kinds(verdicts.values()),
+        failures=failure_counts(pair.failure for pair in failed),
         contradictions=sum(verdict.contradicted for verdict in verdicts.values()),
         without_a_pair=len({output.id for output in outputs}) - len(pairs),
         judge=judge.name,
-    )
-
-
-def failure_kinds(verdicts: Iterable[Verdict]) -> dict[str, int]:
-    """How many failed in which way."""
-    return dict(
-        Counter(verdict.failure_kind or "no verdict" for verdict in verdicts if verdict.preference is None)
     )
 
 

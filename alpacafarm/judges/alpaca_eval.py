@@ -41,7 +41,7 @@ def asked(judge: AlpacaEvalJudge, key: str) -> AskedJudge:
     text = (configs() / config["prompt_template"]).read_text(encoding="utf-8")
     limit = next((told[name] for name in LIMITS if name in told), None)
     body = {**DEFAULTS, **told, **({} if limit is None else {"max_tokens": limit})}
-    places = Template(checked(text, f"{key}.name={judge.name}")).pairs
+    places = Template(checked(text, f"{key}.name={judge.name}", pairs=None)).pairs
     return AskedJudge(
         kind="asked",
         name=judge.name

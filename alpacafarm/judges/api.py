@@ -70,7 +70,7 @@ def asked(judge: ApiJudge, key: str) -> AskedJudge:
         reading=READINGS[judge.answer],
         seed=judge.seed,
         both_orders=judge.both_orders,
-        pairs_per_prompt=Template(text).pairs,
+        pairs_per_prompt=1,
     )
 
 
@@ -92,10 +92,14 @@ def prompt_text(prompt: str, key: str) -> str:
         ) from None
 
 
-def checked(text: str, where: str) -> str:
-    """The template, PlanError where it cannot ask about pairs."""
+def checked(text: str, where: str, *, pairs: int | None = 1) -> str:
+    """The template, PlanError where it cannot ask about so many pairs; None: about any number."""
     try:
-        Template(text)
+        found = Template(text).pairs
     except ValueError as error:
         raise PlanError(f"{where}: {error}; set another prompt") from None
+    if pairs not in (None, found):
+        raise PlanError(
+            f"{where}: it asks about {found} pairs at once, and must about {pairs}; set another prompt"
+        )
     return text

@@ -5,9 +5,11 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
+from alpacafarm.errors import AlpacaFarmError
 from tests.openai_server import OpenAIServer, Reply, said
 from tests.runs.farm import Ran
 
@@ -105,3 +107,23 @@ def test_responses_are_judged_as_they_are_sampled(judged: Perform, server: OpenA
     made = judged("online_dpo", *asked)
     assert server.counts["received"] - before == made.result["judge_calls"] > 0
     assert made.facts("online_dpo")["failed_verdicts"] > 0
+
+
+def test_two_processes_ask_as_one_does(judged: Perform, server: OpenAIServer):
+    """Both compare the same pairs."""
+    one = judged("sft", *JUDGES)
+    before = server.counts["received"]
+    two = judged("sft", *JUDGES, "cluster.processes=2", "eval.judge.model=gpt-4.1-mini-2025-04-14")
+    told = json.loads((two.artifact("compare") / "artifact.json").read_text())
+    assert server.counts["received"] - before == told["cost"]["judge_calls"] > 0
+    assert two.result["eval"]["n_total"] == one.result["eval"]["n_total"]
+
+
+def test_a_judge_that_never_gives_a_verdict_ends_the_run(judged: Perform, server: OpenAIServer):
+    refused = Reply(status=400, error={"message": "no"})
+    said = r"gave no verdict on any of \d+ pairs, .* refused: .*choose another"
+    with (
+        mock.patch.object(server, "answer", return_value=refused),
+        pytest.raises(AlpacaFarmError, match=said),
+    ):
+        judged("rm", "feedback/judge=api", "feedback.judge.max_tokens=5", "eval=none")
