@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,11 +13,10 @@ from alpacafarm.api.endpoints import Endpoint, Pool
 from alpacafarm.api.http import Connection, CutError, NotReachedError, Reply
 from alpacafarm.api.prices import Prices
 from alpacafarm.api.store import NANO, AnswerStore, Busy, Ended, Known, Over, Purpose, Sent, Spent
-from alpacafarm.api.tokens import answer_limit, expected_tokens_in, most_tokens_in, most_tokens_out
+from alpacafarm.api.tokens import answer_limit, estimated, most_tokens_in, most_tokens_out
 from alpacafarm.api.writer import Writer
 from alpacafarm.errors import JudgeError
 from alpacafarm.request import Answer, Failure, FailureKind, Price, Request
-from alpacafarm.stage import canonical_json
 
 UNUSABLE_TRIES = 3  # of replies that are paid for and hold no answer: most would not get better
 UNREACHED_TRIES = 3  # before anything was ever heard of an endpoint
@@ -38,7 +38,8 @@ class Course:
     request: Request
     purpose: Purpose
     started: float  # the loop's time
-    tokens: int  # to count against rate limits
+    body: str  # what is sent, JSON
+    most_tokens: tuple[int, int]  # in and out
     tries: int = 0
     unusable: int = 0
     reached: bool = False
@@ -76,7 +77,8 @@ class Engine:
     async def ask(self, request: Request, purpose: Purpose) -> Answer | Failure:
         """OverBudgetError where it was not sent for that reason; JudgeError where nothing can be asked."""
         now = asyncio.get_running_loop().time()
-        course = Course(request, purpose, now, expected_tokens_in(request) + most_tokens_out(request))
+        most = (most_tokens_in(request), most_tokens_out(request))
+        course = Course(request, purpose, now, json.dumps(body_of(request)), most)
         try:
             while True:
                 found = await self.attempt(course)
@@ -89,7 +91,7 @@ class Engine:
     async def attempt(self, course: Course) -> Answer | Failure | float:
         """One try, from the slot to the settled ledger; or seconds until the next one."""
         request = course.request
-        slot = await self.pool.slot(request.model, course.tokens)
+        slot = await self.pool.slot(request.model, estimated(course.most_tokens[0]) + course.most_tokens[1])
         endpoint, started = slot.endpoint, None
         try:
             connection, reserved = endpoint.connection, self.worst_price(course, endpoint)
@@ -130,7 +132,7 @@ class Engine:
                 f"budget.max_usd={cap:g}: a request to {request.model} sets no max_tokens, so "
                 "nobody knows what its answer costs at most; set max_tokens, or budget.max_usd=null"
             )
-        return nano(price, most_tokens_in(request), most_tokens_out(request))
+        return nano(price, *course.most_tokens)
 
     async def await_other(self, key: str) -> float:
         """Waits while another process asks the same."""
@@ -155,7 +157,7 @@ class Engine:
         self.open += 1
         self.sending.add(task)
         try:
-            reply = await connection.post(path_of(course.request), body_of(course.request))
+            reply = await connection.post(path_of(course.request), course.body)
         except NotReachedError as error:
             return self.not_reached(course, endpoint, str(error))
         except CutError as error:
@@ -225,7 +227,7 @@ class Engine:
         task = asyncio.current_task()
         assert task is not None
         try:
-            await self.writer.do(lambda store: record(store, course.request, endpoint.name, attempt, ending))
+            await self.writer.do(lambda store: record(store, course, endpoint.name, attempt, ending))
         finally:
             self.sent(task)
 
@@ -251,10 +253,12 @@ class Engine:
             return Failure(ending.kind, f"endpoint {endpoint.name}: {tries}")
         if others and ending.wait_s is None:
             return 0.0
-        return max(fate.back_off(course.tries), ending.wait_s or 0.0)
+        if ending.wait_s is not None:
+            return max(ending.wait_s, fate.back_off(1))  # some chance, so that not all come back together
+        return fate.back_off(course.tries)
 
 
-def record(store: AnswerStore, request: Request, endpoint: str, attempt: int, ending: Ending) -> None:
+def record(store: AnswerStore, course: Course, endpoint: str, attempt: int, ending: Ending) -> None:
     store.end(
         attempt,
         ending.state,
@@ -264,8 +268,8 @@ def record(store: AnswerStore, request: Request, endpoint: str, attempt: int, en
         message=ending.message,
     )
     if ending.response is not None:
-        asked = canonical_json({**body_of(request), "sample": request.sample})
-        store.keep(attempt, request.key, asked, ending.response, endpoint)
+        asked = f'{{"sample": {course.request.sample}, "body": {course.body}}}'
+        store.keep(attempt, course.request.key, asked, ending.response, endpoint)
 
 
 def read_again(response: str) -> Answer | Failure:

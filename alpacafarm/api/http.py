@@ -7,9 +7,7 @@ Not the openai package: its retries, parsing and types are not used here, and of
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 CONNECT_S = 10.0  # a server that is there accepts at once, however busy it is
 
@@ -41,7 +39,7 @@ class Connection:
 
         self.base_url, self.timeout_s = base_url, timeout_s
         self.session = aiohttp.ClientSession(
-            headers={"Authorization": f"Bearer {api_key}"},
+            headers={"Authorization": f"Bearer {api_key}", "Content-Type": "application/json"},
             connector=aiohttp.TCPConnector(
                 limit=0,  # the endpoint's concurrency is the limit
                 keepalive_timeout=KEEP_ALIVE_S,
@@ -50,12 +48,12 @@ class Connection:
             trust_env=True,  # proxies, as in other clients
         )
 
-    async def post(self, path: str, body: Mapping[str, Any]) -> Reply:
+    async def post(self, path: str, body: str) -> Reply:
         """NotReachedError or CutError where there is no reply."""
         import aiohttp
 
         try:
-            async with self.session.post(self.base_url + path, json=body) as response:
+            async with self.session.post(self.base_url + path, data=body.encode()) as response:
                 text = (await response.read()).decode("utf-8", errors="replace")
                 return Reply(response.status, text, response.headers.get("Retry-After"))
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:

@@ -2,7 +2,7 @@
 
 CREATE TABLE IF NOT EXISTS answers (
     key TEXT PRIMARY KEY,      -- of the request
-    request TEXT NOT NULL,     -- what was sent, whole
+    request TEXT NOT NULL,     -- its sample, and the body that was sent, whole
     response TEXT NOT NULL,    -- what came back, whole
     endpoint TEXT NOT NULL,
     attempt INTEGER NOT NULL   -- which one was answered

@@ -1,6 +1,7 @@
 """What a model says comes back once for each request, is kept, and is not asked again."""
 
 import itertools
+import json
 import threading
 import time
 import tracemalloc
@@ -259,6 +260,19 @@ def test_a_refused_request_is_not_asked_a_second_time(tmp_path, between):
     told = [found[0], found[between + 1]]
     assert sorted(t.calls for t in told) == [0, 1]
     assert all(isinstance(t, Failure) and (t.kind, t.message) == ("refused", "status 422: no") for t in told)
+
+
+def test_request_and_response_are_kept_whole(tmp_path):
+    request = Request(
+        "m", [{"role": "user", "content": "\u00e4 \u2028 \U0001f999"}], parameters={"top_p": 0.5}, sample=3
+    )
+    with OpenAIServer() as server:
+        asked(api(server.base_url), tmp_path, [request])
+        sent = server.requests[0]
+    ((kept, response),) = rows(tmp_path, "SELECT request, response FROM answers")
+    assert json.loads(kept) == {"sample": 3, "body": sent}
+    assert sent["messages"] == request.messages
+    assert json.loads(response)["choices"][0]["message"]["content"] == "[\u00e4 \u2028 \U0001f999]"
 
 
 def test_requests_keep_to_the_rate_limit(tmp_path, monkeypatch):
