@@ -17,6 +17,9 @@ from alpacafarm.spec.judge import AlpacaEvalJudge
 DATA = Path(__file__).parents[4] / "shared" / "data" / "alpaca_eval"
 JUDGE = "weighted_alpaca_eval_gpt4_turbo"
 MODELS = ("alpaca-7b", "claude", "falcon-40b-instruct", "gpt-3.5-turbo-1106", "phi-2-sft", "wizardlm-13b")
+SPEC = AlpacaEvalJudge(
+    kind="alpaca_eval", name=JUDGE, model=None, seed=0, both_orders=False, one_per_prompt=False
+)
 ROUNDED = 1e-9  # they are stored with ten decimals
 needs_data = pytest.mark.skipif(
     not DATA.is_dir(), reason="AlpacaEval's outputs and annotations are not beside the checkout"
@@ -39,8 +42,7 @@ def test_every_weighted_preference_is_reproduced(model):
     instructions = {row["index"]: row["instruction"] for row in table("eval_instructions_text_davinci_003")}
     rows = [row for row in table(f"ann_{JUDGE}_{model}") if row["lp"]]
     assert len(rows) > 800
-    spec = AlpacaEvalJudge(kind="alpaca_eval", name=JUDGE, model=None, seed=0, both_orders=False)
-    read = alpaca_eval.parsed(alpaca_eval.asked(spec, "judge").reading)
+    read = alpaca_eval.parsed(alpaca_eval.asked(SPEC, "judge").reading)
     for row in rows:
         (theirs,) = read(Answer(next(iter(row["lp"])), [row["lp"]]), 1)
         for told in (weighted(row["lp"]), theirs):
@@ -54,8 +56,7 @@ def test_real_answers_come_through_as_they_are():
     import pandas as pd
     from alpaca_eval import utils
 
-    spec = AlpacaEvalJudge(kind="alpaca_eval", name=JUDGE, model=None, seed=0, both_orders=False)
-    text = alpaca_eval.asked(spec, "judge").template
+    text = alpaca_eval.asked(SPEC, "judge").template
     outputs = [table(f"outputs_{model}") for model in ("gpt4_1106_preview", "claude")]
     rows = [
         {
