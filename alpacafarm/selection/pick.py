@@ -92,7 +92,9 @@ def _by_judge(pick: PickJudge, training: Stage, up: Upstream) -> Stage:
         ByJudge(pick=pick),
         makes=Kind.POLICY,
         inputs={"trained": training, "rows": rows, "opponents": opponents, **asked},
-        bill=Bill(f"for every snapshot {each.text}", None if each.judge_calls else 0),
+        bill=Bill(
+            f"for every snapshot {each.text}", 0 if each.judge_calls == 0 else None, models=each.models
+        ),
     )
 
 

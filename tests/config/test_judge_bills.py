@@ -1,0 +1,47 @@
+"""What plans say that judges behind an API will cost, wherever a run asks one."""
+
+import pytest
+
+API = "{kind: api, model: gpt-4o-mini, prompt: pairwise, answer: label, temperature: 0, max_tokens: 9}"
+FRESH = ["method.reward=judge", "method/judge=api", "method.reward_std=null"]
+PICKED = ["method.snapshot_every=5", "~method.pick.judge", f"+method.pick.judge={API}"]
+PICKED += [f"+method.pick.judge.{key}" for key in ("seed=null", "both_orders=true", "extra=null")]
+
+
+def bill(made, stage: str):
+    (found,) = (one for one in made.plan.stages if one.name == stage)
+    return found.bill
+
+
+def test_feedback_and_evaluation(job):
+    made = job("method=ppo", "feedback/judge=api", "eval/judge=api", "eval.judge.both_orders=true")
+    assert bill(made, "annotate").judge_calls == 6000  # half of 12,000 pairs are coins
+    assert bill(made, "compare").judge_calls == 805 * 5 * 2  # the references and four draws, in both orders
+    assert bill(made, "compare").price_usd > 0
+
+
+def test_fresh_responses(job):
+    asked = ["method.steps=3", "method.rollouts_per_step=64", "method.samples_per_prompt=4"]
+    told = bill(job("method=rloo", *FRESH, *asked), "rloo")
+    assert told.judge_calls == 3 * 16 * 6  # each of four answers against each other
+    assert told.models == ("gpt-4o-mini-2024-07-18",)
+
+
+def test_snapshots_whose_number_is_not_known(job):
+    told = bill(job("method=ppo", "method/pick=judge", *PICKED), "pick by judge")
+    assert told.judge_calls is None
+    assert told.models == ("gpt-4o-mini",)
+    assert told.text.startswith("for every snapshot about ")
+
+
+@pytest.mark.parametrize("kind", ["world", "reward"])
+def test_judges_that_cost_nothing(job, kind):
+    assert bill(job("method=ppo", f"eval/judge={kind}"), "compare").price_usd == 0
+
+
+def test_rows_that_are_not_counted_yet(job, things):
+    files = ["data=files", "model=scratch", "data.sft={rows}", "data.unlabeled={rows}", "data.eval={rows}"]
+    asked = [one.format(**things) for one in (*files, "feedback=human", "data.preferences={pairs}")]
+    told = bill(job("method=sft", *asked, "eval/judge=api"), "compare")
+    assert told.judge_calls is None
+    assert told.text.endswith("USD for 1,000 rows")
