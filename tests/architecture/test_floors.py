@@ -34,6 +34,7 @@ AT_HOME = {  # each of these is visible in one place
     "hydra": {"alpacafarm/run.py"},
     "matplotlib": {"alpacafarm/report/plots.py"},
     "omegaconf": {"alpacafarm/run.py", "alpacafarm/compose.py"},
+    "openai": {"alpacafarm/api/http.py"},
     "peft": {"alpacafarm/models/load.py", "alpacafarm/models/lora.py"},
     "starlette": {"alpacafarm/label/app.py"},
     "uvicorn": {"alpacafarm/label/__main__.py"},

@@ -28,7 +28,7 @@ def refuses(body):
 def test_with_three_faults_in_ten_every_row_ends_once_and_every_call_is_counted(tmp_path, seed):
     faults = Faults(0.3, seed=seed, retry_after_s=0.05, stall_s=60.0, refuse=refuses)
     with OpenAIServer(faults=faults) as server:
-        spec = api(server.base_url, timeout_s=0.3, tries=10)
+        spec = api(server.base_url, timeout_s=4.0, tries=10)
         found = asked(spec, tmp_path, (question(i) for i in range(COUNT)))
         counts = server.counts
     assert set(found) == set(range(COUNT))
