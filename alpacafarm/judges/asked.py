@@ -1,19 +1,15 @@
-"""A judge that asks a model behind an API to compare answers.
-
-The model sees a pair in an order that belongs to the pair, whichever of its outputs is called the first: so
-swapping them mirrors the verdict, and asks nothing anew.
-"""
+"""A judge that asks a model behind an API to compare answers."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from alpacafarm.judges.answers import Unparsable, beginning, choice, label, logprobs
-from alpacafarm.judges.template import Shown, Template
+from alpacafarm.judges.showing import is_swapped, shown
+from alpacafarm.judges.template import Template
 from alpacafarm.judges.together import Comparing, finished
 from alpacafarm.ports import Asker
 from alpacafarm.request import Answer, Failure, Request
 from alpacafarm.spec.judge import AskedJudge, Reading
-from alpacafarm.stats.seeds import stable_seed
 from alpacafarm.types import Pair, Verdict
 
 # Of an answer about so many pairs: 1 where the output that is shown first is better, 2 where the other is,
@@ -72,32 +68,19 @@ class AskedModel:
         """The showings of each prompt; the two orders of a pair are never in one."""
         differ = [i for i, pair in enumerate(pairs) if pair.output_1 != pair.output_2]
         for is_second in (False, True) if self.spec.both_orders else (False,):
-            showings = [Showing(i, self._is_swapped(pairs[i]) != is_second) for i in differ]
+            showings = [
+                Showing(i, is_swapped(pairs[i], self.spec.seed, self.name) != is_second) for i in differ
+            ]
             for start in range(0, len(showings), self.spec.pairs_per_prompt):
                 yield showings[start : start + self.spec.pairs_per_prompt]
 
-    def _is_swapped(self, pair: Pair) -> bool:
-        """Whether output 2 is shown first: a coin that knows the two texts, and not which is output 1."""
-        lower, higher = sorted((pair.output_1, pair.output_2))
-        coin = (
-            stable_seed("order", self.spec.seed, self.name, pair.instruction, pair.input, lower, higher) % 2
-        )
-        return pair.output_2 == (higher if coin else lower)
-
     def _request(self, batch: Sequence[Showing], pairs: Sequence[Pair]) -> Request:
-        shown = [self._shown(pairs[showing.position], showing.is_swapped) for showing in batch]
-        shown += [FILLER] * (self.template.pairs - len(shown))
+        asked = [shown(pairs[one.position], self.template, swapped=one.is_swapped) for one in batch]
+        asked += [FILLER] * (self.template.pairs - len(asked))
         model, parameters = self.spec.model, self.spec.parameters
         if self.spec.chat:
-            return Request(model, messages=self.template.messages(shown), parameters=parameters)
-        return Request(model, prompt=self.template.prompt(shown), parameters=parameters)
-
-    def _shown(self, pair: Pair, is_swapped: bool) -> Shown:
-        first, second = (pair.output_1, pair.output_2)[:: -1 if is_swapped else 1]
-        instruction = pair.instruction
-        if pair.input and not self.template.has_input:  # as alpaca-eval merges them
-            instruction = f"{pair.instruction}\n\n{pair.input}"
-        return {"instruction": instruction, "input": pair.input, "output_1": first, "output_2": second}
+            return Request(model, messages=self.template.messages(asked), parameters=parameters)
+        return Request(model, prompt=self.template.prompt(asked), parameters=parameters)
 
     def _said(self, told: Answer | Failure, batch: Sequence[Showing]) -> list[Said]:
         """The bill of a request is shared out: its calls to the first pair, its price evenly."""
