@@ -11,7 +11,7 @@ from alpacafarm.request import Request
 from alpacafarm.types import Pair
 from tests.unit.judges.scripted import Scripted, said
 
-POOL = settled(judge_spec("pool_alpaca_farm", seed=0, model=None))
+POOL = settled(judge_spec("p_sim_ann", seed=0, model=None))
 PAIRS = [Pair(str(i), f"Say {i}.", "", f"apple {i}", f"pear {i}") for i in range(130)]
 MODELS = {
     "gpt4": "gpt-4.1-2025-04-14",
@@ -69,6 +69,6 @@ def test_the_pool_shares_the_pairs_out_among_all():
 
 
 def test_other_models_are_a_few_keys():
-    raw = judge_spec("pool_alpaca_farm", seed=0, model=None)
+    raw = judge_spec("p_sim_ann", seed=0, model=None)
     assert "models" not in raw.canonical()
     assert raw.models.keys() == {"strong", "medium", "small"}
