@@ -8,10 +8,9 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from alpacafarm import compose
+from alpacafarm import compose, lookup
 from alpacafarm.errors import SpecError
 from alpacafarm.judges import alpaca_eval
-from alpacafarm.lookup import choices
 from alpacafarm.spec.api import ApiSpec
 from alpacafarm.spec.base import Strict
 from alpacafarm.spec.judge import JudgeSpec
@@ -43,7 +42,7 @@ def api_spec(config: Config) -> ApiSpec:
 def checked(adapter: TypeAdapter[T], raw: Mapping[str, Any], argument: str) -> T:
     """The spec of raw keys. SpecError has a line for each that is wrong, below the name of the argument."""
     try:
-        return adapter.validate_python(raw)
+        return adapter.validate_python(raw, context={"lookup": lookup.module})
     except ValidationError as error:
         errors = error.errors()
         for details in errors:
@@ -80,7 +79,7 @@ def keys_of(config: Config, group: str, argument: str, around: Mapping[str, Any]
     if not path.is_file():
         path = Path(config).expanduser()
     if not path.is_file():
-        known = choices(str(config), [file.stem for file in preset(group, "").parent.glob("*.yaml")])
+        known = lookup.choices(str(config), [file.stem for file in preset(group, "").parent.glob("*.yaml")])
         more = ", one of alpaca-eval's annotators" if group == "feedback/judge" else ""
         raise SpecError(
             f"{argument}={config}: there is no such preset and no such file; name a YAML file{more} or a "

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
 from alpacafarm.spec.base import Problem, Strict, refuse
 
@@ -85,7 +85,10 @@ class Reading(Strict):
 
 
 class AskedJudge(Strict):
-    """What the judges above come to in a plan: all that decides their verdicts, so that keys cover it."""
+    """What the judges above come to in a plan: all that decides their verdicts, so that keys cover it.
+
+    No user writes it: what they write is validated with a context (`alpacafarm.spec.run`), and refused.
+    """
 
     kind: Literal["asked"]
     name: str
@@ -97,6 +100,14 @@ class AskedJudge(Strict):
     seed: int | None
     both_orders: bool
     pairs_per_prompt: int  # at most as many as the template has places for
+
+    @model_validator(mode="before")
+    @classmethod
+    def comes_from_a_plan(cls, raw: object, info: ValidationInfo) -> object:
+        if info.context is not None:
+            text = "is what a plan makes of kind=api or kind=alpaca_eval; set .kind=api and its keys"
+            refuse(Problem("kind", "asked", text))
+        return raw
 
 
 class LocalJudge(Strict):

@@ -390,6 +390,10 @@ TABLE = [
         "method=online_dpo method.optim.batch_size=63",
         r"^method\.optim\.batch_size=63: must be a multiple of the 2 responses to a prompt, .*=62",
     ),
+    wrong(
+        "method=sft eval/judge=api eval.judge.kind=asked",
+        r"^eval\.judge\.kind=asked: is what a plan makes of kind=api or .*; set eval\.judge\.kind=api",
+    ),
     # Local judges
     wrong(
         "method=rm feedback/judge=local feedback.judge.path={nothing}",
