@@ -53,7 +53,7 @@ def _planned(spec: RunSpec, upstream: SpecUpstream, eval_asked: bool) -> Plan:
             f"eval={spec.eval.name}: it needs outputs, and method={method} makes a "
             f"{candidate.makes} artifact; set eval=none or choose another method"
         )
-    scores = lookup.module("evals", spec.eval.name).plan(spec.eval, upstream, candidate)
+    scores = lookup.module("evals", spec.eval.name, spec.eval.module).plan(spec.eval, upstream, candidate)
     return Plan(ordered([candidate, scores]), candidate, scores)
 
 

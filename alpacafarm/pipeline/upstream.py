@@ -81,8 +81,8 @@ class SpecUpstream:
         given = self.spec.given.pairs
         if given:
             return self._found(Kind.PAIRS, lambda: data_plan.pairs_from_file(self, "given.pairs", given))
-        source = lookup.module("feedback", self.spec.feedback.name)
-        node: Node = source.plan(self.spec.feedback, self)
+        spec = self.spec.feedback
+        node: Node = lookup.module("feedback", spec.name, spec.module).plan(spec, self)
         return node
 
     def rows(self, split: str) -> Node:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 
@@ -20,6 +20,17 @@ class Strict(BaseModel):
     def canonical(self, *, exclude: set[str] | None = None) -> dict[str, Any]:
         """The spec as plain JSON values, for keys and files."""
         return self.model_dump(mode="json", by_alias=True, exclude=exclude)
+
+
+class Named(Strict):
+    """What a module of that name reads: a method, a preference source or an evaluation.
+
+    `_module` is the dotted name of the module: for one outside of this package, and where several names share
+    one. Null: the module of this package, or the entry point, called `name`.
+    """
+
+    name: str
+    module: str | None = Field(default=None, alias="_module", exclude_if=lambda dotted: dotted is None)
 
 
 @dataclass(frozen=True)

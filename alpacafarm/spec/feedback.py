@@ -1,9 +1,7 @@
 """`feedback`: who says which of two answers is better. A source's own Spec stands in its module."""
 
-from alpacafarm.spec.base import Strict
+from alpacafarm.spec.base import Named
 
 
-class FeedbackSpec(Strict):
+class FeedbackSpec(Named):
     """Fields that every preference source has."""
-
-    name: str

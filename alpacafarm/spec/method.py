@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from alpacafarm.spec.base import Problem, Strict, refuse
+from alpacafarm.spec.base import Named, Problem, Strict, refuse
 from alpacafarm.spec.judge import JudgeSpec
 from alpacafarm.spec.model import Sampling
 
@@ -22,15 +22,8 @@ class OptimSpec(Strict):
     max_grad_norm: float = Field(gt=0)
 
 
-class MethodSpec(Strict):
-    """Fields that every method has.
-
-    `_module` is the dotted name of the module that has the method: for one outside of this package, and where
-    several names share one module. Null: the module of this package, or the entry point, called `name`.
-    """
-
-    name: str
-    module: str | None = Field(default=None, alias="_module", exclude_if=lambda dotted: dotted is None)
+class MethodSpec(Named):
+    """Fields that every method has."""
 
     @property
     def control_tokens(self) -> tuple[str, ...]:
