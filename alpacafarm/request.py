@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from alpacafarm.stage import content_key
 
-FailureKind = Literal["refused", "exhausted", "empty", "malformed", "budget"]
+FailureKind = Literal["refused", "exhausted", "empty", "malformed"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Failure:
 
     `refused`: the endpoint says that the request is wrong (status 400 and its like); `exhausted`: rate
     limits, faults and time-outs outlasted all tries; `empty`: answers without content; `malformed`: no answer
-    of the protocol; `budget`: asking could have passed the budget, so it was not asked.
+    of the protocol.
     """
 
     kind: FailureKind

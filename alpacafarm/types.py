@@ -96,7 +96,3 @@ class Verdict:
     price_usd: float = 0.0
     calls: int = 0
     contradicted: bool = False
-
-    @property
-    def failure_kind(self) -> str | None:
-        return None if self.failure is None else self.failure.partition(":")[0]

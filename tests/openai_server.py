@@ -79,10 +79,6 @@ def echo(body: Body) -> str:
     return f"[{said(body)}]"
 
 
-def first_is_better(body: Body) -> str:
-    return "Output (a)"
-
-
 class OpenAIServer:
     """The server, in a thread of this process. `counts` by outcome: received, answered, each fault by name.
 

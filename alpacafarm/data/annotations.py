@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -168,8 +168,3 @@ def failure_counts(told: Iterable[str]) -> dict[str, int]:
         kind = text.partition(":")[0]
         counts[kind] = counts.get(kind, 0) + 1
     return dict(sorted(counts.items()))
-
-
-def by_row(rows: Sequence[Annotation]) -> Iterator[tuple[str, Annotation]]:
-    """Each with its identity, its place where it has none."""
-    return ((f"row {row.place}" if row.row is None else row.row, row) for row in rows)

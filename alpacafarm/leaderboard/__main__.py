@@ -72,11 +72,9 @@ def perform(asked: argparse.Namespace) -> None:
     standings.check_names(found)
     given = read_published(asked.difficulty, asked.weights) if asked.difficulty else None
     tables = standings.tables(found, control=not asked.no_length_control, given=given)
-    told = (
-        analyses(found, entries(sources([asked.agreement]), asked.judge), str(asked.agreement))
-        if (asked.agreement)
-        else []
-    )
+    told: list[Analysis] = []
+    if asked.agreement:
+        told = analyses(found, entries(sources([asked.agreement]), asked.judge), str(asked.agreement))
     written = export.write(asked.export, found) if asked.export else []
     if asked.json:
         print(to_json(_json(asked, found, tables, told)), end="")

@@ -11,14 +11,12 @@ from alpacafarm.data.annotations import Annotation, failures
 from alpacafarm.errors import SpecError
 from alpacafarm.leaderboard.entries import Entry
 from alpacafarm.leaderboard.published import Published
-from alpacafarm.stats.paired import Difference, Duel, difference, head_to_head
+from alpacafarm.stats.paired import DRAWS, Difference, Duel, difference, head_to_head
 from alpacafarm.stats.seeds import stable_seed
 from alpacafarm.stats.winrate import WinRate, win_rate_by_instruction
 
 if TYPE_CHECKING:
     from alpacafarm.stats.length_control import LengthControlled, Rated
-
-DRAWS = 2000
 
 
 @dataclass(frozen=True)

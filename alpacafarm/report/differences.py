@@ -12,10 +12,9 @@ from typing import Any
 from alpacafarm.data.annotations import NAMES, read_annotations
 from alpacafarm.report.result import Result
 from alpacafarm.stage import Kind
-from alpacafarm.stats.paired import Difference, Duel, difference, head_to_head
+from alpacafarm.stats.paired import DRAWS, Difference, Duel, difference, head_to_head
 from alpacafarm.stats.seeds import stable_seed
 
-DRAWS = 2000
 MOST_IN_A_MATRIX = 12  # runs: wider tables are no use on a page
 Answered = tuple[str | None, str | None, str | None]  # row, instruction, reference: the same in two runs
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, TypeVar
 
-from alpacafarm.stats.habits import LIST
+from alpacafarm.stats.habits import has_list
 
 Pair = TypeVar("Pair", bound=Hashable)
 Votes = Mapping[Pair, Sequence[float]]  # by pair: preferences, 1 to 2, 0 or 1.5 for a tie
@@ -96,10 +96,6 @@ def prefers_first(votes: Votes[Pair]) -> float | None:
     """The mean share of the win that goes to the first answer; 0.5 is no preference for a place."""
     all_votes = [_vote(vote) for found in votes.values() for vote in found]
     return 2 - math.fsum(all_votes) / len(all_votes) if all_votes else None
-
-
-def has_list(text: str) -> bool:
-    return LIST.search(text) is not None
 
 
 def _decided(pairs: Sequence[JudgedTexts]) -> list[tuple[str, str]]:

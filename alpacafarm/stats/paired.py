@@ -14,6 +14,7 @@ import numpy as np
 from alpacafarm.stats.interval import percentile_interval
 
 Row = TypeVar("Row", bound=Hashable)
+DRAWS = 2000  # of the bootstrap
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 
 import pytest
 
@@ -159,10 +160,7 @@ def test_malformed_rows_are_refused_with_file_row_and_reason(tmp_path, refused, 
         path.write_text("[]")
     else:
         saved(path, content)
-    said = refused(path)
-    import re
-
-    assert re.search(message, said), said
+    assert re.search(message, refused(path))
 
 
 def test_places_without_annotations_are_refused(tmp_path, refused):

@@ -8,12 +8,12 @@ from alpacafarm.stats.annotators import (
     JudgedTexts,
     agreement,
     bias,
-    has_list,
     prefers_first,
     prefers_lists,
     prefers_longer,
     variance,
 )
+from alpacafarm.stats.habits import has_list
 
 
 def crossed(seed, *, pairs=80, votes=4, right=0.7):
