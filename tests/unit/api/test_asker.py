@@ -153,7 +153,7 @@ def test_an_error_in_the_callers_requests_is_the_callers(tmp_path):
 
 
 def test_concurrency_is_a_limit_and_is_used(tmp_path):
-    with OpenAIServer(latency_s=0.02) as server:
+    with OpenAIServer(latency_s=0.1) as server:
         asked(api(server.base_url, concurrency=5), tmp_path, (question(i) for i in range(60)))
         assert server.most_in_flight == 5
 
