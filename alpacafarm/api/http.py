@@ -7,6 +7,7 @@ building its types takes half of a call's time. Over aiohttp a call takes half o
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,7 @@ class Connection:
         import httpx2
         import openai
 
+        logging.getLogger("httpx2").setLevel(logging.WARNING)  # it logs every request; the ledger counts them
         self.timeout_s = timeout_s
         limits = httpx2.Limits(max_connections=None, keepalive_expiry=KEEP_ALIVE_S)
         timeout = httpx2.Timeout(None, connect=CONNECT_S)  # of the whole: below

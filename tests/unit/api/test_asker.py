@@ -23,6 +23,13 @@ def test_every_request_comes_back_once_with_its_own_answer(tmp_path):
     assert states(tmp_path) == {"answered": 300}
 
 
+def test_the_log_has_no_line_for_each_request(tmp_path, caplog):
+    caplog.set_level("INFO")
+    with OpenAIServer() as server:
+        asked(api(server.base_url), tmp_path, [question(0), question(1)])
+    assert caplog.records == []
+
+
 def test_what_was_answered_is_known_to_every_later_process(tmp_path):
     with OpenAIServer() as server:
         first = asked(api(server.base_url), tmp_path, [question(0), question(1)])
