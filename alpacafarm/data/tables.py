@@ -108,7 +108,7 @@ def _side_by_side(matches: Sequence[tuple[Row, Row]], keys: Sequence[str]) -> li
         if c in ("output", "generator") or any(one.get(c) != two.get(c) for one, two in matches)
     }
     return [
-        {f"{c}_2" if c in split else c: value for c, value in two.items()}
-        | {f"{c}_1" if c in split else c: value for c, value in one.items()}
+        {f"{c}_1" if c in split else c: value for c, value in one.items()}
+        | {f"{c}_2" if c in split else c: value for c, value in two.items() if c in split or c not in one}
         for one, two in matches
     ]

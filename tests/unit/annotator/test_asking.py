@@ -50,6 +50,21 @@ def test_the_default_is_alpaca_evals_gpt4_annotator_and_is_paid_for_once(tmp_pat
     assert any("do 1\n\nnow" in said(body) for body in server.requests)  # merged, as alpaca-eval does
 
 
+@pytest.mark.parametrize("preset", ["p_sim_ann", "p_sim_gpt4", "alpaca_eval"])
+def test_the_papers_annotators_are_presets(tmp_path, preset):
+    with OpenAIServer(lambda body: "I cannot tell.") as server:
+        annotator = PairwiseAutoAnnotator(preset, store=tmp_path, api=api(server))
+        with pytest.warns(UserWarning, match="unparsable"):
+            assert annotator.annotate_pairs(ROWS) == []
+    assert server.counts["answered"] >= 6
+    assert {body["model"] for body in server.requests} <= {
+        "gpt-4.1-2025-04-14",
+        "gpt-4.1-mini-2025-04-14",
+        "gpt-4.1-nano-2025-04-14",
+        "gpt-4o-2024-08-06",
+    }
+
+
 def test_coins_are_never_sent(tmp_path):
     with OpenAIServer(ranked) as server:
         annotator = PairwiseAutoAnnotator(store=tmp_path, api=api(server), p_label_flip=0.25)

@@ -247,6 +247,7 @@ def test_two_models_are_compared_row_by_row(annotator, is_ordered):
     ]
     assert {(r["generator_1"], r["generator_2"], r["set"]) for r in found} == {("A", "B", "s")}
     assert not {"output", "generator", "set_1"} & set(found[0])
+    assert list(found[0]).index("output_1") < list(found[0]).index("output_2")
 
 
 def test_a_column_that_differs_is_kept_of_both(annotator):
