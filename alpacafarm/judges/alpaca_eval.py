@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -105,10 +106,12 @@ def _reading(config: Mapping[str, Any]) -> Reading:
 
 @contextmanager
 def contained() -> Iterator[None]:
-    """Undoes what importing alpaca-eval does to the process."""
+    """Undoes what importing alpaca-eval does to the process, and hides what the import warns of."""
     level, environment = logging.getLogger().level, dict(os.environ)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+            yield
     finally:
         logging.getLogger().setLevel(level)
         os.environ.clear()

@@ -4,6 +4,7 @@ import logging
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -111,11 +112,14 @@ def test_its_parsers_leave_the_process_as_it_was(tmp_path: Path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
 
 
 def test_contained_undoes_what_it_is_for():
     before = dict(os.environ), logging.getLogger().level
-    with alpaca_eval.contained():
+    with warnings.catch_warnings(record=True) as heard, alpaca_eval.contained():
+        warnings.warn("pkg_resources is deprecated as an API.", stacklevel=1)
         os.environ["ALPACAFARM_NO_SUCH"] = "1"
         logging.getLogger().setLevel(3)
     assert (dict(os.environ), logging.getLogger().level) == before
+    assert heard == []
