@@ -67,6 +67,13 @@ class Bill:
 NOTHING_TO_PAY = Bill()
 
 
+def in_usd(price: float) -> str:
+    """To the cent, or as far as there is something to see."""
+    if price == 0:
+        return "0 USD"
+    return f"{price:,.2f} USD" if price >= 0.01 else f"{price:.2g} USD"
+
+
 @dataclass(frozen=True)
 class Stage:
     """One node of the plan.

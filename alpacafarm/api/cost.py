@@ -5,7 +5,7 @@ from __future__ import annotations
 from alpacafarm.api.tokens import expected_tokens_in, most_tokens_out
 from alpacafarm.ports import Upstream
 from alpacafarm.request import Request
-from alpacafarm.stage import Bill
+from alpacafarm.stage import Bill, in_usd
 
 THOUSAND = 1000
 
@@ -22,11 +22,12 @@ def bill_of(
     tokens_in, tokens_out = expected_tokens_in(question) + more_tokens, most_tokens_out(question)
     calls = round((THOUSAND if rows is None else rows) * share)
     usd = price.usd(calls * tokens_in, calls * tokens_out)
+    told = f"at most about {in_usd(usd)}" if usd else in_usd(usd)
     if rows is None:
-        text = f"{what} of {question.model}, at most about {usd:.2f} USD for {THOUSAND:,} rows"
+        text = f"{what} of {question.model}, {told} for {THOUSAND:,} rows"
         return Bill(f"{share:.0%} of the rows {text}", judge_calls=None, models=(question.model,))
     return Bill(
-        f"about {calls:,} {what} of {question.model}, at most about {usd:.2f} USD",
+        f"about {calls:,} {what} of {question.model}, {told}",
         calls,
         usd,
         tokens_in=calls * tokens_in,

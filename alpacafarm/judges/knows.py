@@ -20,7 +20,7 @@ from alpacafarm.spec.judge import (
     WorldJudge,
     parts,
 )
-from alpacafarm.stage import Bill, Node
+from alpacafarm.stage import Bill, Node, in_usd
 from alpacafarm.stats.habits import asked_share
 
 
@@ -75,7 +75,7 @@ def pool_bill(pool: PoolJudge, up: Upstream, *, rows: int | None, share: float, 
         return Bill(f"{share:.0%} of the {split} rows judge calls of {whom}", None, price_usd, models=models)
     calls = sum(one.judge_calls or 0 for one in bills)
     return Bill(
-        f"about {calls:,} judge calls, {price_usd:.2f} USD",
+        f"about {calls:,} judge calls, {in_usd(price_usd)}",
         calls,
         price_usd,
         tokens_in=sum(one.tokens_in for one in bills),

@@ -9,7 +9,7 @@ from alpacafarm.api.endpoints import Endpoint
 from alpacafarm.api.prices import serving_endpoints
 from alpacafarm.errors import SpecError
 from alpacafarm.spec.api import ApiSpec, BudgetSpec
-from alpacafarm.stage import Stage
+from alpacafarm.stage import Stage, in_usd
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,6 @@ def budget_lines(budget: BudgetSpec, stages: Sequence[Stage]) -> list[str]:
     ]
     return [
         f"asked of {', '.join(bill.models)}: about {bill.calls:,} calls, {bill.tokens_in:,} tokens in and "
-        f"{bill.tokens_out:,} out, {usd(bill.price_usd)} USD{more}",
+        f"{bill.tokens_out:,} out, {in_usd(bill.price_usd)}{more}",
         f"budget: {'; '.join(told) or 'none (budget.max_usd and budget.max_calls set one)'}",
     ]
-
-
-def usd(price: float) -> str:
-    """To the cent, or as far as there is something to see."""
-    return f"{price:.2f}" if price >= 0.01 or price == 0 else f"{price:.2g}"

@@ -255,7 +255,7 @@ def test_the_bill_is_that_of_the_members_without_what_they_never_look_at():
 
     told = billed(spec(ann=(3, None), bee=(1, {"abstain": 0.2, "tie": 0.5})), 1000, 0.5)
     assert told.judge_calls == 375 + 50
-    assert told.text == "about 425 judge calls, 0.00 USD"
+    assert told.text == "about 425 judge calls, 0 USD"
     assert billed(spec(ann=(1, None)), None).judge_calls is None
     world, reward = WorldJudge(**WORLD), RewardJudge(kind="reward", soft=False)
     assert billed(world, 100).judge_calls == 100

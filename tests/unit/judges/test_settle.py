@@ -73,6 +73,16 @@ def test_the_bill_of_a_judge_behind_an_api():
     assert (twice.judge_calls, twice.price_usd) == (100, pytest.approx(2 * told.price_usd))
 
 
+class Free(Up):
+    def price(self, model):
+        return Price(0.0, 0.0)
+
+
+def test_the_bill_of_a_judge_that_is_free_is_plain():
+    told = bill(api_judge(), Free(), rows=100, share=0.5, split="eval")
+    assert told.text == "about 50 judge calls of m, 0 USD"
+
+
 def test_the_bill_where_the_rows_are_not_known():
     told = bill(api_judge(both_orders=True), Up(), rows=None, share=0.5, split="eval")
     assert told.judge_calls is None
