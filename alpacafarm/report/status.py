@@ -14,10 +14,11 @@ from alpacafarm.pipeline.devices import process_count
 from alpacafarm.pipeline.execute import missing
 from alpacafarm.pipeline.memory import parameter_count, state_bytes
 from alpacafarm.pipeline.plan import Plan
+from alpacafarm.spec.base import Strict
 from alpacafarm.spec.run import RunSpec
 from alpacafarm.stage import Stage
 
-WIDE = 160  # columns where the output is no terminal
+WIDE = 200  # columns where the output is no terminal
 
 
 def console() -> Console:
@@ -29,26 +30,24 @@ def show_plan(spec: RunSpec, plan: Plan) -> None:
     """The stages with key and state, why the first of them are to do, and what the spec implies."""
     store = Store(Path(spec.store).expanduser())
     number = {stage.key: str(i) for i, stage in enumerate(plan.stages, 1)}
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("#", "stage", "makes", "key", "state", "needs", "cost and derived numbers", "why"):
-        table.add_column(title, overflow="fold")
+    lines = []
     for stage in plan.stages:
         parents = [number[parent.key] for parent in stage.inputs.values() if isinstance(parent, Stage)]
         given = [parent.location for parent in stage.inputs.values() if not isinstance(parent, Stage)]
         state = store.state(stage)
         follows = any(isinstance(p, Stage) and store.state(p) != "done" for p in stage.inputs.values())
         why = "" if state == "done" or follows else store.explain(stage) or ""
-        cells = (
-            number[stage.key],
-            stage.name,
-            str(stage.makes),
-            stage.key,
-            state,
-            " ".join([*parents, *given]),
-            stage.cost,
-            why,
+        needs = " ".join([*parents, *given])
+        lines.append(
+            (number[stage.key], stage.name, str(stage.makes), stage.key, state, needs, stage.cost, why)
         )
-        table.add_row(*map(Text, cells))
+    titles = ("#", "stage", "makes", "key", "state", "needs", "cost and derived numbers", "why")
+    shown = titles if any(why for *_, why in lines) else titles[:-1]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in shown:
+        table.add_column(title, overflow="fold")
+    for cells in lines:
+        table.add_row(*map(Text, cells[: len(shown)]))
     out = console()
     out.print(table)
     for line in derived(spec, {stage.name for stage in plan.stages}):
@@ -65,7 +64,9 @@ def derived(spec: RunSpec, made: Collection[str]) -> list[str]:
     engine = f"DeepSpeed ZeRO-{stage}" if spec.cluster.engine == "deepspeed" else "plain torch"
     lines = [f"{world} process(es), {engine}, {spec.model.dtype}, micro-batch {spec.cluster.micro_batch}"]
     lines += memory_lines(spec, world=world, stage=stage)
-    for role, method in [*spec.upstream.items(), (spec.method.name, spec.method)]:
+    roles: dict[str, Strict] = {str(role): method for role, method in spec.upstream.items()}
+    roles[spec.method.name] = spec.method
+    for role, method in roles.items():
         batch = getattr(getattr(method, "optim", None), "batch_size", None)
         if batch is not None and role in made:
             accumulation = -(-batch // (world * spec.cluster.micro_batch))

@@ -1,0 +1,19 @@
+"""What `action=plan` prints beside what tests of plans look at."""
+
+from alpacafarm.report.status import show_plan
+
+
+def test_each_role_is_told_once_and_as_the_method_has_it(job, capsys):
+    made = job("method=rm", "method.optim.batch_size=32")
+    show_plan(made.spec, made.plan)
+    told = capsys.readouterr().out
+    assert [line.split(" rows")[0] for line in told.splitlines() if line.startswith("rm: ")] == ["rm: 32"]
+
+
+def test_a_column_of_reasons_stands_only_where_there_is_one(job, capsys):
+    made = job("method=sft")
+    show_plan(made.spec, made.plan)
+    header, *lines = capsys.readouterr().out.splitlines()
+    assert header.split()[0] == "#"
+    assert "why" not in header
+    assert any(line.startswith("4  sft ") for line in lines)
