@@ -8,6 +8,8 @@ from typing import Any
 
 from alpacafarm.request import Answer, FailureKind, Request
 
+MOST_TOKENS = 10**7  # of a reply: what tells of more is not believed
+
 
 class UnusableError(Exception):
     """A reply of status 200 that is no answer. Tokens are what it says it used, None where it does not."""
@@ -37,22 +39,27 @@ def answer_of(text: str) -> Answer:
         told = json.loads(text)
         choice = told["choices"][0]
         said, top = read_choice(choice)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError):
         raise UnusableError("malformed", f"no answer of the OpenAI API: {text[:200]!r}") from None
     tokens = tokens_of(told.get("usage"))
-    reason = str(choice.get("finish_reason") or "")
+    reason = plain(str(choice.get("finish_reason") or ""))
     if not said or not said.strip():
         raise UnusableError("empty", f"an answer without content (finish_reason={reason or 'none'})", tokens)
     tokens_in, tokens_out = tokens or (0, 0)
-    return Answer(said, top, reason, tokens_in, tokens_out)
+    return Answer(plain(said), top, reason, tokens_in, tokens_out)
+
+
+def plain(text: str) -> str:
+    """U+FFFD for half surrogates, which JSON can escape, but neither files nor the database take."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def tokens_of(usage: Any) -> tuple[int, int] | None:
-    """Tokens read and written, None where the endpoint does not tell."""
+    """Tokens read and written, None where the endpoint tells neither or nothing that can be."""
     if not isinstance(usage, Mapping):
         return None
     read, written = usage.get("prompt_tokens"), usage.get("completion_tokens") or 0
-    told = [n for n in (read, written) if isinstance(n, int | float) and n >= 0]
+    told = [n for n in (read, written) if isinstance(n, int | float) and 0 <= n <= MOST_TOKENS]
     return (int(told[0]), int(told[1])) if len(told) == 2 else None
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Literal
 
+from alpacafarm.api.answers import plain
 from alpacafarm.api.http import Reply
 
 AGAIN = {408, 409, 425, 429}  # and 5xx: the same request may do better later
@@ -46,12 +47,12 @@ def told(text: str) -> tuple[str, str | None]:
     """An error's message, and its code where it is one of the protocol (empty when it gives none)."""
     try:
         error = json.loads(text).get("error")
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         error = None
     if isinstance(error, dict):
-        return str(error.get("message") or text)[:500], str(error.get("code") or "")
+        return plain(str(error.get("message") or text)[:500]), str(error.get("code") or "")
     if isinstance(error, str):
-        return error[:500], ""
+        return plain(error[:500]), ""
     return " ".join(text.split())[:200] or "no text", None
 
 

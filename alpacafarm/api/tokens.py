@@ -23,7 +23,7 @@ def most_tokens_in(request: Request) -> int:
         request.prompt or "",
         *(canonical_json(request.parameters[k]) for k in OFFERED if k in request.parameters),
     ]
-    written = sum(len(text.encode()) for text in read)
+    written = sum(len(text.encode("utf-8", "surrogatepass")) for text in read)
     return said + written + PER_MESSAGE * (len(request.messages) + 1)
 
 

@@ -28,7 +28,7 @@ def choice(answer: Answer) -> float:
     """1 or 2 where the whole answer is an object with the label under `best`, once."""
     try:
         told = json.loads(unfenced(answer.text), object_pairs_hook=_no_key_twice)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Unparsable(str(error)) from None
     if not isinstance(told, Mapping) or not isinstance(told.get(CHOICE), str):
         raise Unparsable(f"no {CHOICE}")

@@ -1,6 +1,7 @@
 """Replies of every server are read alike, and what is no answer is told as what it is."""
 
 import json
+import math
 
 import pytest
 
@@ -42,6 +43,8 @@ def test_parameters_go_into_the_body_as_they_are():
         (reply({"text": ""}), "empty"),
         (reply({"message": {"tool_calls": [{"function": {}}]}}), "malformed"),
         (reply({"message": {"content": "a"}, "logprobs": {"content": [{"token": "a"}]}}), "malformed"),
+        ("[" * 100_000, "malformed"),
+        (reply({"text": "a", "logprobs": {"top_logprobs": [{"a": 10**400}]}}), "malformed"),
     ],
 )
 def test_what_is_no_answer(text, kind):
@@ -57,9 +60,17 @@ def test_an_empty_answer_still_says_what_it_used():
     assert caught.value.tokens == (7, 2)
 
 
-@pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": None}, {"prompt_tokens": -1}, "x"])
-def test_usage_may_be_missing(usage):
+@pytest.mark.parametrize(
+    "usage", [None, {}, *({"prompt_tokens": n} for n in (None, -1, 10**30, math.inf, math.nan)), "x"]
+)
+def test_usage_may_be_missing_or_absurd(usage):
     assert answer_of(reply({"message": {"content": "a"}}, usage=usage)).tokens_in == 0
+
+
+def test_half_a_surrogate_pair_becomes_what_a_file_can_hold():
+    text = reply({"message": {"content": "a\ud83d b \U0001f999"}, "finish_reason": "\udc00"})
+    answer = answer_of(text)
+    assert (answer.text, answer.finish_reason) == ("a\ufffd b \U0001f999", "\ufffd")
 
 
 def test_content_may_come_in_parts():

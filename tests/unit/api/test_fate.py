@@ -91,3 +91,11 @@ def test_what_was_not_used_is_given_back():
     assert window.wait_s(1, 6.0) > 0
     window.give_back(1, 5.0)
     assert window.wait_s(1, 6.0) == 0
+
+
+def test_an_errors_message_can_be_kept_whatever_it_holds():
+    assert fate_of(Reply(400, '{"error": {"message": "\\ud800"}}', None), "m", answered=True).message == (
+        "status 400: \ufffd"
+    )
+    deep = fate_of(Reply(400, "[" * 100_000, None), "m", answered=True)
+    assert deep.what == "refused"

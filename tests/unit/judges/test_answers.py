@@ -39,6 +39,11 @@ def test_a_structured_choice(text, preference):
     assert choice(Answer(text)) == preference
 
 
+def test_nesting_without_an_end_is_no_choice():
+    with pytest.raises(Unparsable):
+        choice(Answer("[" * 100_000))
+
+
 @pytest.mark.parametrize(
     "text",
     [
