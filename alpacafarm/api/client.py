@@ -49,6 +49,7 @@ class ApiClient:
         self.purpose = Purpose(run, stage, stage_name, "", tuple(shared) or (stage,), budget)
         self.askers: dict[str, ApiAsker] = {}
         self._open: tuple[Engine, asyncio.AbstractEventLoop] | None = None
+        self._opening = threading.RLock()  # threads may share a client
 
     def __enter__(self) -> ApiClient:
         return self
@@ -69,13 +70,14 @@ class ApiClient:
         return None if self._open is None else self._of_store(lambda store: store.spent([self.purpose.stage]))
 
     def _opened(self) -> tuple[Engine, asyncio.AbstractEventLoop]:
-        if self._open is None:
-            loop = asyncio.new_event_loop()
-            self._thread = threading.Thread(target=loop.run_forever, name="alpacafarm asker", daemon=True)
-            self._thread.start()
-            self._open = Engine(Pool(self.api.endpoints), Writer(self.folder, loop), Prices(self.api)), loop
-            self.spent()  # where the store cannot be opened, this says so
-        return self._open
+        with self._opening:
+            if self._open is None:
+                prices, loop = Prices(self.api), asyncio.new_event_loop()
+                self._thread = threading.Thread(target=loop.run_forever, name="alpacafarm asker", daemon=True)
+                self._thread.start()
+                self._open = Engine(Pool(self.api.endpoints), Writer(self.folder, loop), prices), loop
+                self.spent()  # where the store cannot be opened, this says so
+            return self._open
 
     def _of_store(self, work: Callable[[AnswerStore], T]) -> T:
         engine, loop = self._opened()

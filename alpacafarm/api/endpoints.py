@@ -85,7 +85,17 @@ class Endpoint:
         key = os.environ.get(name, "").strip() if name else ""
         if not key and OPENAI.match(self.spec.base_url):
             raise JudgeError(self.trouble("it needs a key, and there is none"))
+        if not (key.isascii() and key.isprintable()):  # which no header of HTTP takes
+            raise JudgeError(self.trouble("its key has other characters than printable ASCII"))
         return key or NO_KEY
+
+    def unserved(self, what: str) -> str:
+        """It says that there is no such model, or no such path."""
+        return (
+            f"endpoint {self.name} ({self.spec.base_url}): {what}; name a model that it serves, or set "
+            f"api.endpoints.{self.name}.base_url right, which ends in /v1 on most servers; what was answered "
+            "is kept"
+        )
 
     def trouble(self, what: str) -> str:
         name = self.spec.api_key_env

@@ -194,7 +194,8 @@ class Engine:
         """A status that says that nothing was done, so nothing is to pay."""
         found = fate.fate_of(reply, course.request.model, answered=endpoint.answered)
         if found.what == "hopeless":
-            return Ending("failed", 0, found.message, result=JudgeError(endpoint.trouble(found.message)))
+            told = endpoint.unserved if reply.status == 404 else endpoint.trouble
+            return Ending("failed", 0, found.message, result=JudgeError(told(found.message)))
         if found.what == "refused":
             return Ending("failed", 0, found.message, result=Failure("refused", found.message))
         if (found.wait_s or 0.0) > fate.PATIENCE_S:

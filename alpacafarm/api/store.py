@@ -11,7 +11,7 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -107,18 +107,20 @@ class AnswerStore:
         self.db.execute("BEGIN IMMEDIATE")
         try:
             yield
-        except BaseException:
-            self.db.execute("ROLLBACK")
-            raise
-        self.db.execute("COMMIT")
+            self.db.execute("COMMIT")
+        finally:
+            if self.db.in_transaction:  # SQLite ends it itself after some faults
+                self.db.execute("ROLLBACK")
 
     def close(self) -> None:
         """Gives up what is still in flight: its fate is unknown."""
-        with self.transaction():
-            self._drop(self.owner)
-        self.db.close()
-        self._lock.release()
-        (self.owners / self.owner).unlink(missing_ok=True)
+        try:
+            with suppress(sqlite3.Error), self.transaction():  # where the disk is full the next one buries us
+                self._drop(self.owner)
+            self.db.close()
+        finally:
+            self._lock.release()
+            (self.owners / self.owner).unlink(missing_ok=True)
 
     # Answers
 

@@ -92,7 +92,7 @@ class Writer:
 
     def _worded(self, error: Exception) -> Exception:
         """What the file system refuses is the user's business."""
-        if not isinstance(error, sqlite3.OperationalError | OSError):
+        if not isinstance(error, sqlite3.DatabaseError | OSError):
             return error
         return JudgeError(
             f"{self.folder / NAME}: {error}; see that it can be written and that there is space, or set "

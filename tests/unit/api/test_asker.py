@@ -2,13 +2,17 @@
 
 import itertools
 import json
+import logging
+import sqlite3
 import threading
 import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from alpacafarm.api import endpoints
+from alpacafarm.api.store import NAME, AnswerStore
 from alpacafarm.errors import JudgeError
 from alpacafarm.request import Answer, Failure, Request
 from tests.openai_server import OpenAIServer, Reply
@@ -199,6 +203,16 @@ def test_endpoint_that_was_never_reached_is_named(tmp_path):
         asked(api(gone), tmp_path, [question(0)])
 
 
+def test_a_key_that_no_header_takes_is_told_at_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("MY_KEY", "sk-\u00e4")
+    with OpenAIServer() as server:
+        with pytest.raises(
+            JudgeError, match=r"its key has other characters than printable ASCII; set .*MY_KEY"
+        ):
+            asked(api(server.base_url, api_key_env="MY_KEY"), tmp_path, [question(0)])
+        assert not server.counts["received"]
+
+
 def test_wrong_key_is_told_at_once(tmp_path, monkeypatch):
     monkeypatch.setenv("MY_KEY", "wrong")
     with OpenAIServer(api_key="right") as server:
@@ -223,7 +237,9 @@ def test_openai_needs_a_key_before_anything_is_sent(tmp_path, monkeypatch):
 def test_unknown_model_is_no_fault_of_the_rows(tmp_path):
     with (
         OpenAIServer(models=["llama"]) as server,
-        pytest.raises(JudgeError, match=r"404: The model `m` does"),
+        pytest.raises(
+            JudgeError, match=r"404: The model `m` does.*; name a model that it serves, or set .*base_url"
+        ),
     ):
         asked(api(server.base_url), tmp_path, [question(0)])
 
@@ -297,3 +313,42 @@ def test_known_answers_do_not_count_against_the_rate_limit(tmp_path):
         asked(api(server.base_url), tmp_path, [question(i) for i in range(50)])
         again = asked(api(server.base_url, requests_per_minute=1), tmp_path, [question(i) for i in range(51)])
     assert sum(told.calls for told in again.values()) == 1
+
+
+def test_threads_share_a_client(tmp_path):
+    with OpenAIServer() as server, client(api(server.base_url), tmp_path) as shared:
+        with ThreadPoolExecutor(8) as threads:
+            told = list(
+                threads.map(lambda _: len(list(shared.asker("me").ask(map(question, range(20))))), range(8))
+            )
+        assert told == [20] * 8
+        assert server.counts["answered"] == 20
+
+
+def test_a_file_that_is_no_store_is_told(tmp_path):
+    (tmp_path / NAME).write_text("no database" * 1000)
+    with pytest.raises(JudgeError, match=rf"{NAME}: file is not a database; .* set store to another folder"):
+        asked(api("http://127.0.0.1:9"), tmp_path, [question(0)])
+
+
+def test_a_full_disk_ends_a_transaction_and_holds_nobody_up(tmp_path):
+    first = AnswerStore(tmp_path)
+    (pages,) = first.db.execute("PRAGMA page_count").fetchone()
+    first.db.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(sqlite3.OperationalError, match="full"), first.transaction():
+        first.keep(1, "key", "x" * 100_000, "", "e0")
+    with first.transaction():
+        assert first.known(["key"]) == {}
+        first._claim("claimed")
+    first.db.execute("PRAGMA query_only = 1")  # nothing can be written any more
+    first.close()
+    other = AnswerStore(tmp_path)
+    with other.transaction():
+        assert not other.is_asked_elsewhere("claimed")
+    other.close()
+
+
+def test_requests_fill_no_log(tmp_path, caplog):
+    with OpenAIServer() as server, caplog.at_level(logging.INFO):
+        asked(api(server.base_url), tmp_path, map(question, range(5)))
+    assert not caplog.records
