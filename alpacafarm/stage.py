@@ -53,7 +53,8 @@ class Given:
 class Bill:
     """What a stage will ask of judges. `judge_calls` is None where that is not known before it runs.
 
-    `models` are those that are asked behind an API; tokens are what they read and write.
+    `models` are those that are asked behind an API; tokens are what they read and write. `unlimited` are
+    those that have a price, and answers that may be of any length.
     """
 
     text: str = ""
@@ -62,6 +63,7 @@ class Bill:
     tokens_in: int = 0
     tokens_out: int = 0
     models: tuple[str, ...] = ()
+    unlimited: tuple[str, ...] = ()
 
 
 NOTHING_TO_PAY = Bill()

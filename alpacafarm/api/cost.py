@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alpacafarm.api.tokens import expected_tokens_in, most_tokens_out
+from alpacafarm.api.tokens import answer_limit, expected_tokens_in, most_tokens_out
 from alpacafarm.ports import Upstream
 from alpacafarm.request import Request
 from alpacafarm.stage import Bill, in_usd
@@ -23,9 +23,10 @@ def bill_of(
     calls = round((THOUSAND if rows is None else rows) * share)
     usd = price.usd(calls * tokens_in, calls * tokens_out)
     told = f"at most about {in_usd(usd)}" if usd else in_usd(usd)
+    unlimited = (question.model,) if answer_limit(question) is None and not price.is_free else ()
     if rows is None:
-        text = f"{what} of {question.model}, {told} for {THOUSAND:,} rows"
-        return Bill(f"{share:.0%} of the rows {text}", judge_calls=None, models=(question.model,))
+        text = f"{share:.0%} of the rows {what} of {question.model}, {told} for {THOUSAND:,} rows"
+        return Bill(text, judge_calls=None, models=(question.model,), unlimited=unlimited)
     return Bill(
         f"about {calls:,} {what} of {question.model}, {told}",
         calls,
@@ -33,4 +34,5 @@ def bill_of(
         tokens_in=calls * tokens_in,
         tokens_out=calls * tokens_out,
         models=(question.model,),
+        unlimited=unlimited,
     )

@@ -12,6 +12,7 @@ from alpacafarm.request import FREE, Price
 from alpacafarm.spec.api import ApiSpec, EndpointSpec
 
 PACKAGED = Path(__file__).with_name("prices.yaml")
+MOST_USD = 1e5  # for a million tokens: what is more is a mistake, and could overflow the ledger
 
 
 class Prices:
@@ -59,12 +60,16 @@ def read(path: Path) -> dict[str, Price]:
     import yaml
 
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        raw, lines = yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise PlanError(f"api.prices={path}: cannot be read ({reason}); name a YAML file") from None
     if not isinstance(raw, Mapping):
         raise PlanError(f"api.prices={path}: must hold `MODEL: {{input: USD, output: USD}}`, a line for each")
+    named = [key.value for key, _ in lines.value]
+    if twice := sorted({model for model in named if named.count(model) > 1}):
+        raise PlanError(f"api.prices={path}: comes twice: {', '.join(twice)}; give each model one line")
     return {str(model): price(path, model, told) for model, told in raw.items()}
 
 
@@ -72,11 +77,11 @@ def price(path: Path, model: Any, told: Any) -> Price:
     is_pair = isinstance(told, Mapping) and set(told) == {"input", "output"}
     numbers = [told["input"], told["output"]] if is_pair else []
     good = [
-        n for n in numbers if isinstance(n, int | float) and not isinstance(n, bool) and 0 <= n < float("inf")
+        n for n in numbers if isinstance(n, int | float) and not isinstance(n, bool) and 0 <= n <= MOST_USD
     ]
     if len(good) != 2:
         raise PlanError(
-            f"api.prices={path}: {model}: {told}: must be input and output in USD for a million tokens, at "
-            f"least 0; write `{model}: {{input: 2.5, output: 10}}`"
+            f"api.prices={path}: {model}: {told}: must be input and output in USD for a million tokens, "
+            f"from 0 to {MOST_USD:,.0f}; write `{model}: {{input: 2.5, output: 10}}`"
         )
     return Price(float(good[0]), float(good[1]))

@@ -70,9 +70,11 @@ def pool_bill(pool: PoolJudge, up: Upstream, *, rows: int | None, share: float, 
     ]
     price_usd = sum(one.price_usd for one in bills)
     models = tuple(dict.fromkeys(model for one in bills for model in one.models))
+    unlimited = tuple(dict.fromkeys(model for one in bills for model in one.unlimited))
     if rows is None or any(one.judge_calls is None for one in bills):
         whom = f"{len(bills)} annotators" if len(bills) > 1 else "an annotator"
-        return Bill(f"{share:.0%} of the {split} rows judge calls of {whom}", None, price_usd, models=models)
+        told = f"{share:.0%} of the {split} rows judge calls of {whom}"
+        return Bill(told, None, price_usd, models=models, unlimited=unlimited)
     calls = sum(one.judge_calls or 0 for one in bills)
     return Bill(
         f"about {calls:,} judge calls, {in_usd(price_usd)}",
@@ -81,6 +83,7 @@ def pool_bill(pool: PoolJudge, up: Upstream, *, rows: int | None, share: float, 
         tokens_in=sum(one.tokens_in for one in bills),
         tokens_out=sum(one.tokens_out for one in bills),
         models=models,
+        unlimited=unlimited,
     )
 
 

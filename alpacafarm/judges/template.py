@@ -14,6 +14,7 @@ from alpacafarm.judges import harmless
 FIELDS = ("instruction", "input", "output_1", "output_2")
 PLACE = re.compile("{(" + "|".join(FIELDS) + ")}")
 MESSAGE = re.compile(r"<\|im_start\|>([^\n]*)\n(.*?)<\|im_end\|>", re.DOTALL)
+ROLE = re.compile(r"\s*\w+(\s+\w+=[^\s{}]+)*\s*")
 QUOTES = '"""'
 
 Shown = Mapping[str, str]  # a text for each of FIELDS
@@ -36,6 +37,13 @@ class Template:
             )
         if self.is_chat and MESSAGE.sub("", self.text).strip():
             raise ValueError("there is text outside of <|im_start|>role ... <|im_end|>; move it inside")
+
+        for role, _ in MESSAGE.findall(self.text):
+            if not ROLE.fullmatch(role):
+                raise ValueError(
+                    f"<|im_start|>{role} is no role; write <|im_start|>user, or a role with keys behind it "
+                    "such as <|im_start|>system name=example_user"
+                )
 
     @property
     def is_chat(self) -> bool:

@@ -22,6 +22,7 @@ from alpacafarm.errors import AlpacaFarmError, SpecError
 from alpacafarm.label import guard
 from alpacafarm.label.folder import Folder, opened
 from alpacafarm.label.verdicts import judged
+from alpacafarm.spec.judge import MOST_LABELS
 
 PORT = 8642
 TOKEN = re.compile(r"[\w-]{12,200}", re.ASCII)  # one that a person chooses goes into addresses and cookies
@@ -63,8 +64,8 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     found = parser.parse_args(arguments)
     if found.token is not None and not TOKEN.fullmatch(found.token):
         parser.error("--token: must be 12 letters, digits, - or _, or more; leave it out to have one drawn")
-    if found.labels_per_pair is not None and found.labels_per_pair < 1:
-        parser.error("--labels-per-pair: must be at least 1")
+    if found.labels_per_pair is not None and not 1 <= found.labels_per_pair <= MOST_LABELS:
+        parser.error(f"--labels-per-pair: must be from 1 to {MOST_LABELS:,}")
     if not 0 <= found.port < 2**16:
         parser.error("--port: must be from 0 to 65535")
     return found

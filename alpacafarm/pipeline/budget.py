@@ -37,7 +37,8 @@ def total(stages: Sequence[Stage]) -> Total:
 
 
 def check_budget(budget: BudgetSpec, stages: Sequence[Stage]) -> None:
-    """SpecError where `stages`, which are to be made, are expected to cost more than is allowed."""
+    """SpecError where `stages`, which are to be made, are expected to cost more than is allowed, or nobody
+    knows how much."""
     bill = total(stages)
     problems = []
     if budget.max_usd is not None and bill.price_usd > budget.max_usd:
@@ -49,6 +50,13 @@ def check_budget(budget: BudgetSpec, stages: Sequence[Stage]) -> None:
         problems.append(
             f"budget.max_calls={budget.max_calls}: the plan is estimated at {bill.calls:,} calls; raise it "
             "or judge fewer rows; action=plan shows each stage's bill"
+        )
+    unlimited = sorted({model for stage in stages for model in stage.bill.unlimited})
+    if budget.max_usd is not None and unlimited:
+        problems.append(
+            f"budget.max_usd={budget.max_usd:g}: {', '.join(unlimited)} would be asked without max_tokens, "
+            "so nobody knows what an answer costs at most; set max_tokens beside the model, or "
+            "budget.max_usd=null"
         )
     if problems:
         raise SpecError("\n".join(problems))

@@ -93,7 +93,10 @@ def _by_judge(pick: PickJudge, training: Stage, up: Upstream) -> Stage:
         makes=Kind.POLICY,
         inputs={"trained": training, "rows": rows, "opponents": opponents, **asked},
         bill=Bill(
-            f"for every snapshot {each.text}", 0 if each.judge_calls == 0 else None, models=each.models
+            f"for every snapshot {each.text}",
+            0 if each.judge_calls == 0 else None,
+            models=each.models,
+            unlimited=each.unlimited,
         ),
     )
 

@@ -64,5 +64,5 @@ class BudgetSpec(Strict):
     `max_calls` counts requests that were sent, retries included. Both at null: no cap.
     """
 
-    max_usd: float | None = Field(ge=0)
+    max_usd: float | None = Field(ge=0, le=10**9)
     max_calls: int | None = Field(ge=0)

@@ -1,11 +1,17 @@
 """`judge` of feedback, evaluation and methods, and of `method.pick`: who compares two answers."""
 
+import json
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, model_validator
 
 from alpacafarm.spec.base import Problem, Strict, refuse
+
+OURS = ("model", "messages", "prompt", "stream", "n")  # parameters of requests that the judge decides
+LIMITS = ("max_tokens", "max_completion_tokens", "best_of")
+MOST_LABELS = 10_000  # of a pair
+MOST_TOKENS = 10**7  # of an answer; no model writes as many
 
 
 class WorldJudge(Strict):
@@ -43,21 +49,35 @@ class ApiJudge(Strict):
     prompt: str = Field(min_length=1)  # one of alpacafarm/judges/prompts by name, or a file
     answer: Literal["label", "json", "tool", "logprobs"]
     temperature: float | None = Field(ge=0)  # null: not sent, for models that refuse one
-    max_tokens: int | None = Field(ge=1)
+    max_tokens: int | None = Field(ge=1, le=MOST_TOKENS)
     seed: int | None = Field(ge=0)  # of the coin, and sent along; null: not sent
     both_orders: bool
     extra: dict[str, Any] | None  # further parameters of the request, such as {reasoning_effort: low}
 
     @model_validator(mode="after")
     def extra_adds(self) -> Self:
-        text = "is no parameter to add; leave .extra.{} out"
-        ours = ("model", "messages", "prompt", "stream", "n")
         problems = [
-            Problem(f"extra.{k}", v, text.format(k)) for k, v in (self.extra or {}).items() if k in ours
+            Problem(f"extra.{name}", value, text)
+            for name, value in (self.extra or {}).items()
+            if (text := no_parameter(name, value))
         ]
         if problems:
             refuse(*problems)
         return self
+
+
+def no_parameter(name: str, value: Any) -> str | None:
+    """What is wrong with a further parameter of a request. A budget must be able to count on limits."""
+    if name in OURS:
+        return f"is no parameter to add; leave .extra.{name} out"
+    is_count = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_TOKENS
+    if name in LIMITS and value is not None and not is_count:
+        return f"must be a whole number from 1 to {MOST_TOKENS:,}; set .extra.{name}=16, for example"
+    try:
+        json.dumps(value, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        return f"cannot be sent as JSON ({error}); set .extra.{name} to texts, numbers, lists of them or keys"
+    return None
 
 
 class AlpacaEvalJudge(Strict):
@@ -157,7 +177,7 @@ Single = WorldJudge | RewardJudge | RecordedJudge | ApiJudge | AlpacaEvalJudge |
 class MemberSpec(Strict):
     """An annotator of a pool: drawn in proportion to its weight, it says what its judge does, with noise."""
 
-    weight: float = Field(gt=0)
+    weight: float = Field(gt=0, le=10**9)
     judge: Annotated[Single, Field(discriminator="kind")]
     noise: NoiseSpec | None
 
@@ -182,8 +202,8 @@ class PeopleJudge(Strict):
     """
 
     kind: Literal["people"]
-    pairs: int | None = Field(ge=1)
-    labels_per_pair: int = Field(ge=1)
+    pairs: int | None = Field(ge=1, le=10**9)
+    labels_per_pair: int = Field(ge=1, le=MOST_LABELS)
     count: Literal["majority", "mean"]
 
 

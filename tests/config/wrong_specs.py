@@ -403,6 +403,24 @@ TABLE = [
         "method=sft eval/judge=local eval.judge.path={model} eval.judge.prompt=pair",
         r"^eval\.judge\.prompt=pair: there is no such prompt .*known: .*pairwise; or name a file",
     ),
+    # Judges behind an API
+    wrong(
+        "method=rm feedback/judge=api feedback.judge.extra={{max_tokens:-5}}",
+        r"^feedback\.judge\.extra\.max_tokens=-5: must be a whole number from 1 to 10,000,000; set .*=16",
+    ),
+    wrong(
+        "method=rm feedback/judge=api feedback.judge.extra={{top_p:nan}}",
+        r"^feedback\.judge\.extra\.top_p=.*: cannot be sent as JSON \(.*\); set feedback\.judge\.extra",
+    ),
+    wrong(
+        "method=rm feedback/judge=api feedback.judge.max_tokens=99999999999999999999",
+        r"^feedback\.judge\.max_tokens=9+: must be at most 1",
+    ),
+    wrong("method=rm budget.max_usd=1e300", r"^budget\.max_usd=1e\+300: must be at most 1"),
+    wrong(
+        "method=rm feedback=human feedback/judge=people feedback.judge.labels_per_pair=99999999999999999999",
+        r"^feedback\.judge\.labels_per_pair=9+: must be at most 10000; set",
+    ),
     # Pools
     wrong(
         "method=rm feedback/judge=noisy feedback.judge.members.noisy.noise.flip=1.5",
@@ -420,6 +438,10 @@ TABLE = [
     wrong(
         "method=rm feedback/judge=noisy feedback.judge.members.noisy.weight=0",
         r"^feedback\.judge\.members\.noisy\.weight=0: must be greater than 0; set .* above 0",
+    ),
+    wrong(
+        "method=rm feedback/judge=noisy feedback.judge.members.noisy.weight=1e308",
+        r"^feedback\.judge\.members\.noisy\.weight=1e\+308: must be at most 1000000000; set",
     ),
     wrong(
         "method=rm feedback/judge=noisy feedback.judge.members.noisy.judge.kind=pool",

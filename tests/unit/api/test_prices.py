@@ -101,3 +101,16 @@ def test_file_that_is_no_table_is_named(tmp_path, text):
 )
 def test_base_url_is_an_address_and_nothing_secret(url, good):
     assert is_plain(url) == good
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("m: {input: 1, output: 1.0e+9}", r"m: .*: must be input and output in USD .*, from 0 to 100,000"),
+        ("m: {input: 1, output: 2}\nm: {input: 2, output: 2}", r"comes twice: m; give each model one line"),
+    ],
+)
+def test_prices_that_cannot_be_meant_are_refused(tmp_path, lines, said):
+    (tmp_path / "prices.yaml").write_text(lines)
+    with pytest.raises(PlanError, match=said):
+        read(tmp_path / "prices.yaml")

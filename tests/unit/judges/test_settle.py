@@ -114,6 +114,12 @@ def test_pairs_that_share_a_prompt_share_a_call():
         ),
         ("<|im_start|>user\n" + TEXT, r"there is text outside of <\|im_start\|>role"),
         (f"Hello.\n<|im_start|>user\n{TEXT}<|im_end|>", r"there is text outside of"),
+        (f"<|im_start|>\n{TEXT}<|im_end|>", r"<\|im_start\|> is no role; write <\|im_start\|>user"),
+        (f"<|im_start|>user me\n{TEXT}<|im_end|>", r"<\|im_start\|>user me is no role; write"),
+        (
+            "<|im_start|>user a={instruction}\n{output_1} {output_2}<|im_end|>",
+            r"<\|im_start\|>user a={instruction} is no role; write",
+        ),
     ],
 )
 def test_a_prompt_that_cannot_ask_about_a_pair_is_refused(tmp_path: Path, text: str, said: str):

@@ -40,6 +40,15 @@ def test_estimate_at_the_cap_passes_and_above_is_refused():
         check_budget(cap(None, 109), [ASKS, MORE])
 
 
+def test_a_price_that_has_no_bound_goes_with_no_cap():
+    anything = stage("annotate", Bill("", 1, 0.1, models=("o3",), unlimited=("o3",)))
+    check_budget(cap(None, 5), [anything])
+    with pytest.raises(
+        SpecError, match=r"^budget\.max_usd=5: o3 would be asked without max_tokens.*set max_tokens beside"
+    ):
+        check_budget(cap(5.0), [anything])
+
+
 def test_nothing_to_make_costs_nothing():
     check_budget(cap(0.0, 0), [FREE])
     assert budget_lines(cap(0.0, 0), [FREE]) == []
