@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -102,13 +102,19 @@ def requirement(details: ErrorDetails, path: str) -> tuple[str, str]:
     context: Mapping[str, Any] = details.get("ctx", {})
     match details["type"]:
         case "greater_than_equal":
-            return f"must be at least {context['ge']:g}", f"set {path}={context['ge']:g} or more"
+            return (
+                f"must be at least {plainly(context['ge'])}",
+                f"set {path}={plainly(context['ge'])} or more",
+            )
         case "greater_than":
-            return f"must be greater than {context['gt']:g}", f"set {path} above {context['gt']:g}"
+            return (
+                f"must be greater than {plainly(context['gt'])}",
+                f"set {path} above {plainly(context['gt'])}",
+            )
         case "less_than_equal":
-            return f"must be at most {context['le']:g}", f"set {path}={context['le']:g} or less"
+            return f"must be at most {plainly(context['le'])}", f"set {path}={plainly(context['le'])} or less"
         case "less_than":
-            return f"must be less than {context['lt']:g}", f"set {path} below {context['lt']:g}"
+            return f"must be less than {plainly(context['lt'])}", f"set {path} below {plainly(context['lt'])}"
         case "literal_error":
             return one_of(str(context["expected"]), str(details["input"]), path)
         case "union_tag_invalid":
@@ -186,8 +192,39 @@ def conf_dir() -> Path:
     return beside if (beside / "config.yaml").is_file() else package / "conf"
 
 
+def plainly(bound: float) -> str:
+    """A number as it can be given back: whole ones in digits."""
+    return str(int(bound)) if float(bound).is_integer() and abs(bound) < 1e15 else f"{bound:g}"
+
+
 def standalone(path: Path, around: Mapping[str, Any]) -> dict[str, Any]:
-    """One YAML file of a group without a run around it, but for the root keys `around` that it refers to."""
+    """One YAML file of a group without a run around it, but for the root keys `around` that it refers to.
+
+    Its `defaults` are files beside it, which it goes over.
+    """
+    found = plain(OmegaConf.create({**around, path.stem: loaded(path)}))[path.stem]
+    assert isinstance(found, dict)
+    return found
+
+
+def loaded(path: Path, above: Sequence[Path] = ()) -> DictConfig:
+    """A file of a group over its defaults. SpecError where one of them cannot be had."""
+    file = yaml_file(path)
+    below = file.pop("defaults", ListConfig([]))
+    names = [name for name in below if name != "_self_"] if isinstance(below, ListConfig) else [below]
+    for name in names:
+        beside = path.with_name(f"{name}.yaml")
+        if not isinstance(name, str) or beside in (*above, path) or not beside.is_file():
+            raise SpecError(
+                f"{path}: defaults has {name}, which is no other file beside it; name one, or leave it out"
+            )
+    bases = [loaded(path.with_name(f"{name}.yaml"), (*above, path)) for name in names]
+    merged = OmegaConf.merge(*bases, file)
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def yaml_file(path: Path) -> DictConfig:
     try:
         file = OmegaConf.load(path)
     except Exception as error:  # whatever the parser of YAML raises, the user needs the file's name
@@ -197,9 +234,7 @@ def standalone(path: Path, around: Mapping[str, Any]) -> dict[str, Any]:
         ) from None
     if not isinstance(file, DictConfig):
         raise SpecError(f"{path}: must hold keys with values; name a file with the keys of a group")
-    found = plain(OmegaConf.create({**around, path.stem: file}))[path.stem]
-    assert isinstance(found, dict)
-    return found
+    return file
 
 
 def raw_config(cfg: DictConfig, overrides: Sequence[str], groups: Sequence[str]) -> dict[str, Any]:

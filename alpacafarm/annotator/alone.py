@@ -6,7 +6,9 @@ import tempfile
 import uuid
 from pathlib import Path
 
-from alpacafarm.annotator.config import keys_of
+from pydantic import TypeAdapter
+
+from alpacafarm.annotator.config import checked, keys_of
 from alpacafarm.api.client import ApiClient
 from alpacafarm.engine.single import SingleProcess
 from alpacafarm.errors import SpecError
@@ -39,11 +41,11 @@ def judge_alone(spec: JudgeSpec, client: ApiClient, *, seed: int) -> Judge:
 
 
 def client_alone(api: ApiSpec, store: Path, *, max_usd: float | None, max_calls: int | None) -> ApiClient:
-    """Asks in the name of this process, which has the budget for itself."""
+    """Asks in the name of this process, which has the budget for itself. SpecError for a cap that is none."""
     return ApiClient(
         api,
         store.expanduser(),
-        budget=BudgetSpec(max_usd=max_usd, max_calls=max_calls),
+        budget=checked(TypeAdapter(BudgetSpec), {"max_usd": max_usd, "max_calls": max_calls}, "budget"),
         run=NAME,
         stage=uuid.uuid4().hex[:16],
         stage_name=NAME,

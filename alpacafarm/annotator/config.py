@@ -52,9 +52,9 @@ def checked(adapter: TypeAdapter[T], raw: Mapping[str, Any], argument: str) -> T
 
 def of_alpaca_eval(config: Config, seed: int) -> dict[str, Any] | None:
     """The judge of one of alpaca-eval's annotators, if that is what the name names."""
-    if not isinstance(config, str) or preset("feedback/judge", config).is_file() or Path(config).exists():
+    if not isinstance(config, str) or is_file(preset("feedback/judge", config)) or is_file(Path(config)):
         return None
-    if not (alpaca_eval.configs() / config.partition("/")[0] / "configs.yaml").is_file():
+    if not is_file(alpaca_eval.configs() / config.partition("/")[0] / "configs.yaml"):
         return None
     return {
         "kind": "alpaca_eval",
@@ -76,9 +76,9 @@ def keys_of(config: Config, group: str, argument: str, around: Mapping[str, Any]
     if isinstance(config, Mapping):
         return dict(config)
     path = preset(group, str(config))
-    if not path.is_file():
-        path = Path(config).expanduser()
-    if not path.is_file():
+    if not is_file(path):
+        path = Path(str(config)).expanduser()
+    if not is_file(path):
         known = lookup.choices(str(config), [file.stem for file in preset(group, "").parent.glob("*.yaml")])
         more = ", one of alpaca-eval's annotators" if group == "feedback/judge" else ""
         raise SpecError(
@@ -86,6 +86,14 @@ def keys_of(config: Config, group: str, argument: str, around: Mapping[str, Any]
             f"preset; {known}"
         )
     return compose.standalone(path, around)
+
+
+def is_file(path: Path) -> bool:
+    """False also for what no file system takes as a name."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def preset(group: str, name: str) -> Path:

@@ -74,8 +74,8 @@ class PairwiseAutoAnnotator:
         self.spec = judge_spec(annotators_config, seed=self.seed, model=model)
         self.client = client_alone(api_spec(api), Path(store), max_usd=max_usd, max_calls=max_calls)
         weakref.finalize(self, self.client.close)
-        self.input_keys = tuple(input_keys)
-        self.output_keys = tuple(output_keys)
+        self.input_keys = _columns_named("input_keys", input_keys)
+        self.output_keys = _columns_named("output_keys", output_keys, count=2)
         self.keep_failures = keep_failures
         self.failures: list[Failed] = []
         self.set_noise(p_label_flip)
@@ -114,7 +114,8 @@ class PairwiseAutoAnnotator:
         """Pairs of one model's samples, annotated; `sample_id` is the place of output 1 among its samples.
 
         Equal samples count once; each is compared with another one of its instruction, by a random
-        derangement. An instruction whose samples are all equal gives no pair and is among the `failures`.
+        derangement. An instruction whose samples are all equal, or that has none, gives no pair and is among
+        the `failures`.
 
         Args:
             all_outputs: rows whose `output` is a list of samples, or one row for each sample
@@ -125,7 +126,12 @@ class PairwiseAutoAnnotator:
         """
         self.failures = []
         rows = rows_of(all_outputs)
-        samples = [one for row in rows for one in _samples(row)] if is_multisample_list else rows
+        samples = rows
+        if is_multisample_list:
+            listed = [_samples(row, place) for place, row in enumerate(rows)]
+            samples = [one for some in listed for one in some]
+            silent = [row for row, some in zip(rows, listed, strict=True) if not some]
+            self.failures += [Failed(row, "no pair: there are no samples") for row in silent]
         groups: dict[tuple[Any, ...], list[Row]] = {}
         for row in samples:
             groups.setdefault(key_of(row, keys_to_sample_output_2 or self.input_keys), []).append(row)
@@ -212,14 +218,24 @@ class PairwiseAutoAnnotator:
             )
 
 
-def _samples(row: Row) -> list[Row]:
+def _columns_named(argument: str, names: Sequence[str], count: int | None = None) -> tuple[str, ...]:
+    """Names of columns. ValueError where they are none, or not `count`."""
+    sound = not isinstance(names, str) and names and all(isinstance(name, str) for name in names)
+    if not sound or count not in (None, len(names)):
+        told = "names of columns" if count is None else f"{count} names of columns"
+        raise ValueError(f"{argument}={names!r} must be a list of {told}")
+    return tuple(names)
+
+
+def _samples(row: Row, place: int) -> list[Row]:
     """One row for each of the samples that a row lists."""
     outputs: Any = row.get("output")
     if hasattr(outputs, "tolist"):  # the arrays of a DataFrame that was read from Parquet
         outputs = outputs.tolist()
-    if isinstance(outputs, str) or not isinstance(outputs, Sequence):
+    if isinstance(outputs, str | bytes) or not isinstance(outputs, Sequence):
         raise ValueError(
-            f"output={outputs!r} must be a list of samples; pass is_multisample_list=False for one row each"
+            f"row {place}: output={outputs!r} must be a list of samples; pass is_multisample_list=False for "
+            "one row each"
         )
     return [{**row, "output": output, "sample_id": i} for i, output in enumerate(outputs)]
 

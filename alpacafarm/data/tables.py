@@ -3,7 +3,7 @@
 No library is imported for it: who passes a DataFrame has pandas already.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ Row = dict[str, Any]
 
 def rows_of(table: Any) -> list[Row]:
     """The rows of a table, in order, as dictionaries of their own. TypeError for what is none."""
-    if type(table).__module__.partition(".")[0] == "pandas":
+    if type(table).__name__ == "DataFrame":
         table = table.to_dict(orient="records")
     if isinstance(table, str | bytes | Mapping) or not isinstance(table, Iterable):
         raise TypeError(
@@ -68,7 +68,7 @@ def joined(table_1: Any, table_2: Any, *, keys: Sequence[str], in_order: bool) -
         matches = [(one, two) for one, two in zip(rows_1, rows_2, strict=True)]
         alone: list[tuple[int, Row]] = []
     else:
-        by = ["id"] if all("id" in row for row in (*rows_1, *rows_2)) else list(keys)
+        by = ["id"] if all(not is_missing(row.get("id")) for row in (*rows_1, *rows_2)) else list(keys)
         first, second = _by_key(rows_1, by, 1), _by_key(rows_2, by, 2)
         matches = [(row, second[key]) for key, row in first.items() if key in second]
         alone = [(1, row) for key, row in first.items() if key not in second]
@@ -83,8 +83,12 @@ def joined(table_1: Any, table_2: Any, *, keys: Sequence[str], in_order: bool) -
 
 
 def key_of(row: Row, columns: Sequence[str]) -> tuple[Any, ...]:
-    """A row's values of these columns; a missing one is an empty text."""
-    return tuple("" if is_missing(row.get(c)) else row[c] for c in columns)
+    """A row's values of these columns; a missing one is an empty text. ValueError for a list or its like."""
+    found = tuple("" if is_missing(row.get(c)) else row[c] for c in columns)
+    for column, value in zip(columns, found, strict=True):
+        if not isinstance(value, Hashable):
+            raise ValueError(f"{column}={value!r} must be text or a number: rows are told apart by it")
+    return found
 
 
 def _by_key(rows: Sequence[Row], columns: Sequence[str], number: int) -> dict[tuple[Any, ...], Row]:

@@ -333,3 +333,62 @@ def test_a_file_of_verdicts_judges(tmp_path):
 def test_a_wrong_judge_is_refused(config, said):
     with pytest.raises(SpecError, match=said):
         PairwiseAutoAnnotator(config).annotate_pairs(ROWS[:1])
+
+
+# What it is given
+
+
+def test_an_instruction_without_samples_is_a_failure(annotator):
+    rows = [{"instruction": "none", "output": []}, {"instruction": "two", "output": ["a", "b"]}]
+    with pytest.warns(UserWarning, match="1 rows without a preference"):
+        found = annotator.annotate_samples(rows)
+    assert [row["instruction"] for row in found] == ["two"]
+    assert [(failed.row, failed.reason) for failed in annotator.failures] == [
+        (rows[0], "no pair: there are no samples")
+    ]
+
+
+def test_rows_are_joined_by_their_keys_where_not_all_have_an_id(annotator):
+    first = [{"id": None, "instruction": f"do {i}", "output": "a"} for i in range(2)]
+    second = [{"id": i, "instruction": f"do {1 - i}", "output": "b"} for i in range(2)]
+    assert len(annotator.annotate_head2head(first, second)) == 2
+
+
+def test_columns_that_cannot_tell_rows_apart_are_refused(annotator):
+    with pytest.raises(ValueError, match=r"instruction=\['x'\] must be text or a number"):
+        annotator.annotate_samples([{"instruction": ["x"], "output": ["a", "b"]}])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"max_usd": -1.0}, r"^budget\.max_usd=-1\.0: must be at least 0; set budget\.max_usd=0 or more"),
+        ({"max_usd": 1e300}, r"^budget\.max_usd=1e\+300: must be at most 1"),
+        ({"max_calls": 1.5}, r"^budget\.max_calls=1\.5: must be a whole number"),
+        ({"input_keys": ()}, r"^input_keys=\(\) must be a list of names of columns"),
+        ({"input_keys": "instruction"}, r"^input_keys='instruction' must be a list of names of columns"),
+        ({"output_keys": ("a",)}, r"^output_keys=\('a',\) must be a list of 2 names of columns"),
+        ({"annotators_config": "x" * 5000}, r"^annotators_config=x+: there is no such preset and no such"),
+        ({"annotators_config": None}, r"^annotators_config=None: there is no such preset and no such file"),
+    ],
+)
+def test_arguments_are_checked_at_once(arguments, said):
+    with pytest.raises((ValueError, SpecError), match=said):
+        PairwiseAutoAnnotator(**{"annotators_config": "world", **arguments})
+
+
+def test_every_preset_that_names_its_models_can_be_named():
+    for name in ("p_sim_ann", "p_sim_gpt4", "pool", "pool_alpaca_farm", "noisy", "human"):
+        assert PairwiseAutoAnnotator(name).spec.kind in ("pool", "alpaca_eval", "world")
+    assert PairwiseAutoAnnotator("p_sim_ann").spec == PairwiseAutoAnnotator("pool_alpaca_farm").spec
+
+
+@pytest.mark.parametrize("below", ["nope", "[nope]", "[judge]", "[{a: b}]", "[null]"])
+def test_defaults_of_a_judges_file_lie_beside_it(tmp_path, below):
+    file = tmp_path / "judge.yaml"
+    (tmp_path / "base.yaml").write_text("kind: world\npool: sim\npool_seed: 0\n")
+    file.write_text("defaults: [base, _self_]\npool_seed: 3\n")
+    assert PairwiseAutoAnnotator(file).spec.pool_seed == 3
+    file.write_text(f"defaults: {below}\nkind: world\n")
+    with pytest.raises(SpecError, match=r"judge\.yaml: defaults has .*, which is no other file beside it"):
+        PairwiseAutoAnnotator(file)
