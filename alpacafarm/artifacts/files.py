@@ -27,9 +27,12 @@ def sync(path: Path) -> None:
 
 
 def write_aside(path: Path, text: str) -> None:
-    """Writes beside `path` and renames: a reader sees the old text or the new one, also after a power cut."""
+    """Writes beside `path` and renames: a reader sees the old text or the new one, also after a power cut.
+
+    Half surrogates, which UTF-8 lacks and JSON can hold, are written as JSON escapes them.
+    """
     aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    aside.write_text(text, encoding="utf-8")
+    aside.write_text(text, encoding="utf-8", errors="backslashreplace")
     sync(aside)
     aside.replace(path)
     sync(path.parent)

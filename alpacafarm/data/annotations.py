@@ -86,7 +86,17 @@ def write_model_outputs(path: Path, rows: Sequence[Annotation], *, baseline: boo
 
 def read_annotations(path: Path) -> list[Annotation]:
     """SpecError names file, row and reason of one that is no annotation."""
-    rows = [annotation(row, place, where) for place, (where, row) in enumerate(located(str(path)))]
+    rows: list[Annotation] = []
+    known: dict[str, str] = {}
+    for place, (where, told) in enumerate(located(str(path))):
+        row = annotation(told, place, where)
+        named = row.row is not None and row.instruction is not None
+        if named and known.setdefault(str(row.row), str(row.instruction)) != row.instruction:
+            raise SpecError(
+                f"{where}: id (or index) {row.row} is that of an earlier row with another instruction; give "
+                "each instruction its own, or leave both columns out"
+            )
+        rows.append(row)
     if not rows:
         raise SpecError(f"{path}: the file has no rows; {INSTEAD}")
     return rows
@@ -101,7 +111,8 @@ def annotation(row: Any, place: int, where: str) -> Annotation:
     given = _text(row, "input", where)
     if texts["instruction"] is not None and given:
         texts["instruction"] = merged(texts["instruction"], given)
-    identity = next((row[name] for name in ("id", "index") if row.get(name) is not None), None)
+    told = (row.get(name) for name in ("id", "index"))
+    identity = next((value for value in told if not _is_missing(value) and value != ""), None)
     return Annotation(
         row=None if identity is None else str(identity),
         place=place,
@@ -130,7 +141,7 @@ def _no_verdict(row: Mapping[str, Any]) -> str:
 
 def _preference(value: Any, where: str) -> float | None:
     """Null and NaN are failures, 0 is how older files write a tie."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if _is_missing(value):
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not (1 <= value <= 2 or value == 0):
         raise SpecError(
@@ -140,9 +151,16 @@ def _preference(value: Any, where: str) -> float | None:
     return 1.5 if value == 0 else float(value)
 
 
+def _is_missing(value: Any) -> bool:
+    """Nothing, or what a DataFrame that is written as JSON has in its place."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
 def _text(row: Mapping[str, Any], name: str, where: str) -> str | None:
     value = row.get(name)
-    if value is not None and not isinstance(value, str):
+    if _is_missing(value):
+        return None
+    if not isinstance(value, str):
         raise SpecError(f"{where}: {name}={value!r} must be text")
     return value
 

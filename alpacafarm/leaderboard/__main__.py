@@ -33,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"{error}; choose a folder that can be written to", file=sys.stderr)
         return AlpacaFarmError.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     return 0
 
 

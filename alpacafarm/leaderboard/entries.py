@@ -58,7 +58,7 @@ def _without_judge(file_name: str, judge: str) -> str:
 
 
 def _by_judge(rows: Sequence[Annotation], unknown: str) -> dict[str, list[Annotation]]:
-    """Annotators that read different rows are a pool, and one judge; those that read the same are several."""
+    """Annotators of different pairs are a pool, and one judge; those that read the same are several."""
     told: dict[str, list[Annotation]] = {}
     silent: list[Annotation] = []
     for row in rows:
@@ -69,12 +69,23 @@ def _by_judge(rows: Sequence[Annotation], unknown: str) -> dict[str, list[Annota
     by_annotator: dict[str, list[Annotation]] = {}
     for row in silent:
         by_annotator.setdefault(row.annotator or unknown, []).append(row)
-    seen = [identity for found in by_annotator.values() for identity in _by_identity(found)]
+    seen = [pair for found in by_annotator.values() for pair in set(map(_pair, found))]
     if len(by_annotator) > 1 and len(seen) == len(set(seen)):
         by_annotator = {_pool_name(sorted(by_annotator)): silent}
     for name, found in by_annotator.items():
         told.setdefault(name, []).extend(found)
     return told
+
+
+def _pair(row: Annotation) -> tuple[str | None, ...]:
+    """What tells whether two annotators read the same: the row's identity, or the texts where it has none."""
+    if row.row is None and row.instruction is not None:
+        return row.instruction, row.output_1, row.output_2
+    return (_identity(row),)
+
+
+def _identity(row: Annotation) -> str:
+    return f"row {row.place}" if row.row is None else row.row
 
 
 def _pool_name(annotators: Sequence[str]) -> str:
@@ -85,7 +96,7 @@ def _pool_name(annotators: Sequence[str]) -> str:
 def _by_identity(rows: Sequence[Annotation]) -> dict[str, list[Annotation]]:
     found: dict[str, list[Annotation]] = {}
     for row in rows:
-        found.setdefault(f"row {row.place}" if row.row is None else row.row, []).append(row)
+        found.setdefault(_identity(row), []).append(row)
     return found
 
 

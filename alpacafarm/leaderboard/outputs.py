@@ -68,7 +68,7 @@ def alpaca_leaderboard(
             path_or_all_outputs, reference_outputs, annotators_config, name, annotator_kwargs
         )
     else:
-        judged = read_annotations(Path(annotations))
+        judged = of_one_model(Path(annotations))
     if annotations_path is not None:
         write_annotations(Path(annotations_path), judged)
     found = tables(entries([Source(str(annotations or "outputs"), name, judged, is_run=True)]))
@@ -80,6 +80,19 @@ def alpaca_leaderboard(
 
     frame = pd.DataFrame(as_rows(found)).set_index("name")
     return frame.drop(columns=["failures", "source"]).sort_values("win_rate", ascending=False)
+
+
+def of_one_model(path: Path) -> list[Annotation]:
+    """Judged pairs. SpecError where they are of several models, which one name cannot stand for."""
+    rows = read_annotations(path)
+    models = sorted({row.model for row in rows if row.model is not None})
+    if len(models) > 1:
+        raise SpecError(
+            f"annotations={path}: has outputs of {len(models)} models ({', '.join(models)}), and one row of "
+            "the table is asked for; name a file of one of them, or see python -m alpacafarm.leaderboard "
+            f"{path}"
+        )
+    return rows
 
 
 def judge_outputs(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from alpacafarm.errors import SpecError
 
@@ -56,12 +58,12 @@ def _difficulties(path: Path) -> list[float]:
     head, *lines = list(csv.reader(io.StringIO(_content(path)))) or [[]]
     try:
         if DIFFICULTY not in head:
-            return [float(line[-1]) for line in [head, *lines] if line]
+            return [_number(line[-1]) for line in [head, *lines] if line]
         index, value = (head.index("index") if "index" in head else 0), head.index(DIFFICULTY)
         if index == value:
-            return [float(line[value]) for line in lines]
-        by_place = {int(float(line[index])): float(line[value]) for line in lines}
-        return [by_place[place] for place in range(len(by_place))]
+            return [_number(line[value]) for line in lines]
+        by_place = {int(_number(line[index])): _number(line[value]) for line in lines}
+        return [by_place[place] for place in range(len(lines))]
     except (ValueError, IndexError, KeyError) as error:
         raise SpecError(
             f"{path}: no table of difficulties ({type(error).__name__}: {error}); a number for each row is "
@@ -78,13 +80,22 @@ def _weights(path: Path) -> dict[str, Weights]:
         else:
             table = {line[""]: line for line in csv.DictReader(io.StringIO(content))}
         return {
-            str(model): Weights(float(line[BIAS]), float(line[DIFFICULTY])) for model, line in table.items()
+            str(model): Weights(_number(line[BIAS]), _number(line[DIFFICULTY]))
+            for model, line in table.items()
         }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise SpecError(
             f"{path}: no weights of models ({type(error).__name__}: {error}); a line for each model with "
             f"{DIFFICULTY} and {BIAS} is required"
         ) from None
+
+
+def _number(told: Any) -> float:
+    """ValueError for what is none, and for infinity and NaN."""
+    number = float(told)
+    if not math.isfinite(number):
+        raise ValueError(f"{told} is no finite number")
+    return number
 
 
 def _content(path: Path) -> str:

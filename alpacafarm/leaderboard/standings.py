@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from alpacafarm.stats.winrate import WinRate, win_rate_by_instruction
 
 if TYPE_CHECKING:
     from alpacafarm.stats.length_control import LengthControlled, Rated
+
+PLACE = re.compile(r"[0-9]{1,9}")  # an id that is the row's number in its evaluation set
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ def _controlled(group: Sequence[Entry], given: Published | None) -> list[LengthC
 
 
 def _place(row: Annotation) -> int:
-    return int(row.row) if row.row is not None and row.row.isdigit() else row.place
+    return int(row.row) if row.row is not None and PLACE.fullmatch(row.row) else row.place
 
 
 def _rated(entry: Entry, identities: Sequence[str]) -> Rated:

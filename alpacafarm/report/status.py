@@ -1,6 +1,8 @@
 """`action=plan` and `action=status`: what would be made, and what there is. Without torch."""
 
+import sys
 from collections.abc import Collection
+from io import TextIOWrapper
 from pathlib import Path
 
 from rich.console import Console
@@ -22,6 +24,8 @@ WIDE = 200  # columns where the output is no terminal
 
 
 def console() -> Console:
+    if isinstance(sys.stdout, TextIOWrapper):  # names from files have what it may not be able to write
+        sys.stdout.reconfigure(errors="backslashreplace")
     plain = Console()
     return plain if plain.is_terminal else Console(width=WIDE, no_color=True)
 

@@ -3,6 +3,8 @@
 import json
 import random
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -253,3 +255,57 @@ def test_agreement_with_a_gold_file_is_told_for_each_judge(tmp_path, board, refu
     assert "agreement, %" in capsys.readouterr().out
     other = saved(tmp_path / "other.json", rows(preferences=[2], answer="x", judge="people", id="other"))
     assert "judges none of the pairs" in refused(half, "--agreement", other)
+
+
+@pytest.mark.parametrize("nothing", [float("nan"), None, ""])
+def test_an_identity_that_is_missing_makes_no_rows_one(tmp_path, board, nothing):
+    (found,) = board(saved(tmp_path / "a.json", rows(id=nothing)))
+    assert found["n_total"] == 4
+
+
+def test_names_that_are_missing_in_a_data_frame_are_none(tmp_path, board):
+    (found,) = board(saved(tmp_path / "a.json", rows(float("nan"))))
+    assert found["name"] == "a"
+
+
+def test_one_identity_for_two_instructions_is_refused(tmp_path, refused):
+    said = refused(saved(tmp_path / "a.json", rows(id=7)))
+    assert "row 2: id (or index) 7 is that of an earlier row with another instruction; give each" in said
+
+
+def test_annotators_of_the_same_texts_are_judges_also_without_identities(tmp_path, board):
+    found = board(saved(tmp_path / "a.json", rows(judge="x") + rows(judge="y")))
+    assert [one["judge"] for one in found] == ["x", "y"]
+    assert [one["n_total"] for one in found] == [4, 4]
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
+def test_difficulties_and_weights_must_be_finite(tmp_path, refused, number):
+    path = saved(tmp_path / "a.json", rows())
+    wrong = saved(tmp_path / "d.csv", f"{number}\n" * 5)
+    assert f"no table of difficulties (ValueError: {number} is no" in refused(path, "--difficulty", wrong)
+    good = saved(tmp_path / "good.csv", "1\n" * 5)
+    head = ",instruction_difficulty,not_gamed_baseline.astype(float)\n"
+    wrong = saved(tmp_path / "w.csv", f"{head}m,1,{number}\n")
+    assert f"{number} is no finite" in refused(path, "--difficulty", good, "--weights", wrong)
+    wrong = saved(tmp_path / "w.json", "[" * 100_000)
+    assert "no weights of models" in refused(path, "--difficulty", good, "--weights", wrong)
+
+
+def test_an_identity_that_only_looks_like_a_place_is_none(tmp_path, board):
+    numbers = saved(tmp_path / "d.csv", "0.5\n" * 5)
+    for identity in ("\u00b2", "9" * 5000):
+        (found,) = board(
+            saved(tmp_path / "a.json", rows(preferences=(2,), id=identity)), "--difficulty", numbers
+        )
+        assert found["n_total"] == 1
+
+
+def test_half_a_surrogate_pair_is_shown_and_written(tmp_path):
+    path = saved(tmp_path / "a.json", rows("m\ud83d", answer="\udc00"))
+    command = [sys.executable, "-m", "alpacafarm.leaderboard", str(path), "--export", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "m\\ud83d" in done.stdout
+    (written,) = (tmp_path / "out").rglob("annotations.json")
+    assert json.loads(written.read_text())[2]["output_2"] == "\udc00\udc002"

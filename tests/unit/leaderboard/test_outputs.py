@@ -160,3 +160,9 @@ def test_published_rows_of_other_judges_are_not_put_beside(judge):
             outputs(), judge, is_add_reference_methods=True, reference_outputs=references()
         )
     assert len(frame) == 1
+
+
+def test_a_file_of_several_models_is_not_one_row(tmp_path):
+    rows = [{"preference": 1, "generator_2": name} for name in ("x", "y")]
+    with pytest.raises(SpecError, match=r"annotations=.*a\.json: has outputs of 2 models \(x, y\)"):
+        alpacafarm.alpaca_leaderboard(None, annotations=saved(tmp_path / "a.json", rows))
