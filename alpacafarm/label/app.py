@@ -82,7 +82,7 @@ class Given(Who):
 
 
 class Back(Who):
-    before: int | None = None
+    before: int | None = Field(default=None, ge=0, lt=2**63)  # what SQLite counts to
 
 
 def build(folder: Folder, *, token: str | None, bound_to_loopback: bool) -> ASGIApp:
@@ -99,7 +99,7 @@ def build(folder: Folder, *, token: str | None, bound_to_loopback: bool) -> ASGI
     reads = [Route("/api/standing", server.standing), Route("/api/agreement", server.agreement)]
     # A cookie holds for all ports of a host: each folder has its own.
     cookie = f"alpacafarm-label-{folder.key}"
-    app = Starlette(routes=[*pages, *routes, *reads])
+    app = Starlette(routes=[*pages, *routes, *reads], exception_handlers={ArtifactError: _unkept})
     return Guard(app, token=token, cookie=cookie, bound_to_loopback=bound_to_loopback)
 
 
@@ -196,8 +196,6 @@ def _post(spec: type[S], act: Callable[[S], dict[str, Any]]) -> Callable[..., An
             return _refused(409, "you have labelled this pair already; the first label stays")
         except KeyError:
             return _refused(404, "there is no such pair in this folder")
-        except ArtifactError as error:
-            return _refused(503, str(error))
 
     return endpoint
 
@@ -210,6 +208,11 @@ async def _body(request: Request) -> bytes | None:
         if len(body) > LARGEST_BODY:
             return None
     return body
+
+
+def _unkept(request: Request, error: Exception) -> Response:
+    """The file of labels cannot be read or written."""
+    return _refused(503, str(error))
 
 
 def _refused(status: int, message: str) -> Response:

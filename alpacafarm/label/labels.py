@@ -177,7 +177,8 @@ class Labels:
         another tab comes last, when nothing else is left: that tab may have died.
         """
         with self._transaction() as db:
-            db.execute("DELETE FROM leases WHERE until <= ?", [now])
+            # One that is far longer than any is from before the clock was set back.
+            db.execute("DELETE FROM leases WHERE until <= ? OR until > ?", [now, now + 2 * LEASE_S])
             rows = db.execute(
                 "SELECT pair FROM leases JOIN pairs USING (pair) WHERE labeller = ? AND tab = ? "
                 "ORDER BY place",

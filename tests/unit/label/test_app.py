@@ -1,5 +1,6 @@
 """The page's server over HTTP: what it says, whom it answers, and how it ends."""
 
+import shutil
 import signal
 import socket
 import subprocess
@@ -246,3 +247,16 @@ def test_text_comes_as_it_is(tmp_path):
         assert answer.headers["content-type"] == "application/json"
         (shown,) = answer.json()["pairs"]
         assert {shown["left"], shown["right"]} == {XSS, "é\u2028\0"}
+
+
+def test_a_number_that_no_label_can_have_is_refused(client):
+    assert ask(client, "back", before=10**30).status_code == 422
+
+
+def test_a_folder_that_is_gone_is_told(tmp_path):
+    folder = folder_of(tmp_path / "label", pairs(2))
+    with served(folder) as server, httpx.Client(base_url=server.url) as client:
+        shutil.rmtree(folder)
+        for answer in (client.get("/api/standing"), client.get("/api/agreement"), ask(client, "pairs")):
+            assert answer.status_code == 503
+            assert "cannot be opened" in answer.json()["error"]

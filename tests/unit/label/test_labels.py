@@ -35,6 +35,11 @@ def test_two_people_get_different_pairs_where_one_label_is_enough(labels):
     assert lease(labels, "cem") == []
 
 
+def test_a_lease_from_before_the_clock_was_set_back_does_not_outlive_the_others(labels):
+    assert lease(labels, "ann", count=4, now=NOW + 1e6) == PAIRS
+    assert lease(labels, "ben", count=4) == PAIRS
+
+
 def test_two_people_get_the_same_pairs_where_each_needs_two_labels(labels):
     labels.ask_for(labels_per_pair=2, goal=None)
     assert [lease(labels, who) for who in ("ann", "ben", "cem")] == [["a"], ["a"], ["b"]]
