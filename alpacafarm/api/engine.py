@@ -106,7 +106,7 @@ class Engine:
             case Busy():
                 return await self.await_other(request.key)
             case Over():
-                return await self.await_room(started.spent)
+                return await self.await_room(course.purpose, started.spent)
         await self.settle(course, endpoint, started.attempt, ending)
         return self.consequence(course, endpoint, ending)
 
@@ -140,12 +140,15 @@ class Engine:
             await asyncio.sleep(BUSY_LOOK_S)
         return 0.0
 
-    async def await_room(self, spent: Spent) -> float:
-        """What is in flight may cost less than was reserved for it. OverBudgetError when nothing is."""
-        if not self.open:
-            raise OverBudgetError(spent)
-        await self.settled.wait()
-        return 0.0
+    async def await_room(self, purpose: Purpose, spent: Spent) -> float:
+        """What is in flight, here or elsewhere, may cost less than was reserved for it. OverBudgetError when
+        nothing is."""
+        if self.open:
+            await self.settled.wait()
+            return 0.0
+        if await self.writer.do(lambda store: store.is_spent_elsewhere(purpose.shared)):
+            return BUSY_LOOK_S
+        raise OverBudgetError(spent)
 
     async def exchange(
         self, course: Course, endpoint: Endpoint, connection: Connection, attempt: int, reserved: int

@@ -192,6 +192,15 @@ class AnswerStore:
         found = self.db.execute("SELECT owner FROM claims WHERE key = ?", (key,)).fetchone()
         return found is not None and found[0] != self.owner and not self._is_dead(found[0])
 
+    def is_spent_elsewhere(self, stages: Sequence[str]) -> bool:
+        """Whether another living process has attempts of these stages in flight."""
+        marks = ",".join("?" * len(stages))
+        owners = self.db.execute(
+            f"SELECT DISTINCT owner FROM attempts WHERE state = 'sent' AND owner != ? AND stage IN ({marks})",
+            (self.owner, *stages),
+        ).fetchall()
+        return any(not self._is_dead(owner) for (owner,) in owners)
+
     def _claim(self, key: str) -> bool:
         found = self.db.execute("SELECT owner FROM claims WHERE key = ?", (key,)).fetchone()
         if found is None:

@@ -149,3 +149,18 @@ def test_a_status_that_says_that_nothing_was_done_costs_nothing(tmp_path, prices
     with OpenAIServer(lambda body: Reply(status=500)) as server:
         told = asked(api(server.base_url, prices=prices, tries=1), tmp_path, [question(0)])[0]
     assert (told.calls, told.price_usd, spent_usd(tmp_path)) == (1, 0.0, 0.0)
+
+
+def test_what_another_process_has_in_flight_may_leave_room(tmp_path, prices):
+    """The cap holds one reservation of 0.1 USD; what is paid in the end is a tenth of it."""
+    store = tmp_path / "store"
+    with OpenAIServer(latency_s=0.3) as server:
+        spec = api(server.base_url, prices=prices)
+        with client(spec, store, max_usd=0.15) as one, client(spec, store, max_usd=0.15) as other:
+            first = one.asker("me").ask(question(i) for i in range(2))
+            next(first)  # the second one is about to be in flight
+            (told,) = other.asker("me").ask([question(2)])
+            assert isinstance(told[1], Answer)
+            assert [place for place, _ in first] == [1]
+        assert server.counts["received"] == 3
+    assert spent_usd(store) < 0.15
