@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -198,33 +198,7 @@ def plainly(bound: float) -> str:
 
 
 def standalone(path: Path, around: Mapping[str, Any]) -> dict[str, Any]:
-    """One YAML file of a group without a run around it, but for the root keys `around` that it refers to.
-
-    Its `defaults` are files beside it, which it goes over.
-    """
-    found = plain(OmegaConf.create({**around, path.stem: loaded(path)}))[path.stem]
-    assert isinstance(found, dict)
-    return found
-
-
-def loaded(path: Path, above: Sequence[Path] = ()) -> DictConfig:
-    """A file of a group over its defaults. SpecError where one of them cannot be had."""
-    file = yaml_file(path)
-    below = file.pop("defaults", ListConfig([]))
-    names = [name for name in below if name != "_self_"] if isinstance(below, ListConfig) else [below]
-    for name in names:
-        beside = path.with_name(f"{name}.yaml")
-        if not isinstance(name, str) or beside in (*above, path) or not beside.is_file():
-            raise SpecError(
-                f"{path}: defaults has {name}, which is no other file beside it; name one, or leave it out"
-            )
-    bases = [loaded(path.with_name(f"{name}.yaml"), (*above, path)) for name in names]
-    merged = OmegaConf.merge(*bases, file)
-    assert isinstance(merged, DictConfig)
-    return merged
-
-
-def yaml_file(path: Path) -> DictConfig:
+    """One YAML file of a group without a run around it, but for the root keys `around` that it refers to."""
     try:
         file = OmegaConf.load(path)
     except Exception as error:  # whatever the parser of YAML raises, the user needs the file's name
@@ -234,7 +208,9 @@ def yaml_file(path: Path) -> DictConfig:
         ) from None
     if not isinstance(file, DictConfig):
         raise SpecError(f"{path}: must hold keys with values; name a file with the keys of a group")
-    return file
+    found = plain(OmegaConf.create({**around, path.stem: file}))[path.stem]
+    assert isinstance(found, dict)
+    return found
 
 
 def raw_config(cfg: DictConfig, overrides: Sequence[str], groups: Sequence[str]) -> dict[str, Any]:

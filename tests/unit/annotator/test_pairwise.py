@@ -378,17 +378,5 @@ def test_arguments_are_checked_at_once(arguments, said):
 
 
 def test_every_preset_that_names_its_models_can_be_named():
-    for name in ("p_sim_ann", "p_sim_gpt4", "pool", "pool_alpaca_farm", "noisy", "human"):
+    for name in ("p_sim_ann", "p_sim_gpt4", "pool", "noisy", "human"):
         assert PairwiseAutoAnnotator(name).spec.kind in ("pool", "alpaca_eval", "world")
-    assert PairwiseAutoAnnotator("p_sim_ann").spec == PairwiseAutoAnnotator("pool_alpaca_farm").spec
-
-
-@pytest.mark.parametrize("below", ["nope", "[nope]", "[judge]", "[{a: b}]", "[null]"])
-def test_defaults_of_a_judges_file_lie_beside_it(tmp_path, below):
-    file = tmp_path / "judge.yaml"
-    (tmp_path / "base.yaml").write_text("kind: world\npool: sim\npool_seed: 0\n")
-    file.write_text("defaults: [base, _self_]\npool_seed: 3\n")
-    assert PairwiseAutoAnnotator(file).spec.pool_seed == 3
-    file.write_text(f"defaults: {below}\nkind: world\n")
-    with pytest.raises(SpecError, match=r"judge\.yaml: defaults has .*, which is no other file beside it"):
-        PairwiseAutoAnnotator(file)
