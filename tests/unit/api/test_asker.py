@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import logging
 import sqlite3
 import threading
 import time
@@ -346,9 +345,3 @@ def test_a_full_disk_ends_a_transaction_and_holds_nobody_up(tmp_path):
     with other.transaction():
         assert not other.is_asked_elsewhere("claimed")
     other.close()
-
-
-def test_requests_fill_no_log(tmp_path, caplog):
-    with OpenAIServer() as server, caplog.at_level(logging.INFO):
-        asked(api(server.base_url), tmp_path, map(question, range(5)))
-    assert not caplog.records
