@@ -23,6 +23,8 @@ from alpacafarm.spec.judge import (
 from alpacafarm.stage import Bill, Node, in_usd
 from alpacafarm.stats.habits import asked_share
 
+THOUSAND = 1000
+
 
 def check_judge(judge: JudgeSpec, group: str, up: Upstream) -> None:
     """PlanError when the judge of `group` cannot know the run's instructions, or has no prompt."""
@@ -56,13 +58,16 @@ def bill(judge: JudgeSpec, up: Upstream, *, rows: int | None, share: float, spli
 
 
 def pool_bill(pool: PoolJudge, up: Upstream, *, rows: int | None, share: float, split: str) -> Bill:
-    """Of all members, each with its share of the pairs but for those that it abstains from or ties unseen."""
+    """Of all members, each with its share of the pairs but for those that it abstains from or ties unseen.
+
+    Members are billed for a thousand times the rows, so that what each rounds does not add up to calls.
+    """
     total = sum(member.weight for member in pool.members.values())
     bills = [
         bill(
             member.judge,
             up,
-            rows=rows,
+            rows=None if rows is None else rows * THOUSAND,
             share=share * member.weight / total * asked_share(habits_of(member.noise)),
             split=split,
         )
@@ -75,13 +80,14 @@ def pool_bill(pool: PoolJudge, up: Upstream, *, rows: int | None, share: float, 
         whom = f"{len(bills)} annotators" if len(bills) > 1 else "an annotator"
         told = f"{share:.0%} of the {split} rows judge calls of {whom}"
         return Bill(told, None, price_usd, models=models, unlimited=unlimited)
-    calls = sum(one.judge_calls or 0 for one in bills)
+    calls = round(sum(one.judge_calls or 0 for one in bills) / THOUSAND)
+    price_usd /= THOUSAND
     return Bill(
         f"about {calls:,} judge calls, {in_usd(price_usd)}",
         calls,
         price_usd,
-        tokens_in=sum(one.tokens_in for one in bills),
-        tokens_out=sum(one.tokens_out for one in bills),
+        tokens_in=round(sum(one.tokens_in for one in bills) / THOUSAND),
+        tokens_out=round(sum(one.tokens_out for one in bills) / THOUSAND),
         models=models,
         unlimited=unlimited,
     )

@@ -257,6 +257,7 @@ def test_the_bill_is_that_of_the_members_without_what_they_never_look_at():
     assert told.judge_calls == 375 + 50
     assert told.text == "about 425 judge calls, 0 USD"
     assert billed(spec(ann=(1, None)), None).judge_calls is None
+    assert billed(spec(**{f"ann{i}": (1, None) for i in range(13)}), 6000).judge_calls == 6000  # 13 x 461.54
     world, reward = WorldJudge(**WORLD), RewardJudge(kind="reward", soft=False)
     assert billed(world, 100).judge_calls == 100
     assert billed(reward, 100).judge_calls == 0
