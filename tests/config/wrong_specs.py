@@ -480,6 +480,10 @@ TABLE = [
         r"^cluster\.launcher=moon:Base cannot be loaded .* such as launchers\.local:",
     ),
     wrong(
+        "method=sft cluster.launcher=pathlib:Path",
+        r"^cluster\.launcher=pathlib:Path is no launcher \(it has no submit and no wait\); it must be a",
+    ),
+    wrong(
         "method=sft cluster.launcher=launchers.local:Lokal",
         r"^cluster\.launcher=launchers\.local:Lokal cannot be loaded",
     ),
