@@ -19,6 +19,7 @@ NO_KEY = "none"  # what a server that asks for no key is sent
 OPENAI = re.compile(r"https?://api\.openai\.com(?:[:/]|$)")
 STRIKES = 5  # faults in a row after which an endpoint is left to the others for a while
 REST_S = 10.0
+AHEAD = 0.3  # of the concurrency: requests in the ledger that go as soon as one in flight is answered
 RECENT = 16  # replies of which half must be 429 before an endpoint is left alone as a whole
 
 
@@ -64,6 +65,8 @@ class Endpoint:
     def __init__(self, name: str, spec: EndpointSpec) -> None:
         self.name, self.spec = name, spec
         self.used = 0
+        self.room = spec.concurrency + int(AHEAD * spec.concurrency)
+        self.turns = asyncio.Semaphore(spec.concurrency)
         self.requests = Window(spec.requests_per_minute)
         self.tokens = Window(spec.tokens_per_minute)
         self.resting_until = 0.0  # what the server asked for, or we found out
@@ -239,7 +242,7 @@ def choice(endpoints: Sequence[Endpoint], tokens: int, now: float) -> tuple[Endp
     None where all slots are taken. Those that do not answer are left out as long as there are others.
     """
     well = [e for e in endpoints if e.out_until <= now] or endpoints
-    free = [e for e in well if e.used < e.spec.concurrency]
+    free = [e for e in well if e.used < e.room]
     waits = [(max(0.0, e.wait_s(tokens, now)), e.used / e.spec.concurrency, i) for i, e in enumerate(free)]
     if not waits:
         return None, 0.0

@@ -160,7 +160,8 @@ class Engine:
         self.open += 1
         self.sending.add(task)
         try:
-            reply = await connection.post(path_of(course.request), course.body)
+            async with endpoint.turns:
+                reply = await connection.post(path_of(course.request), course.body)
         except NotReachedError as error:
             return self.not_reached(course, endpoint, str(error))
         except CutError as error:
