@@ -360,8 +360,14 @@ class Ticket(Protocol):
 class Launcher(Protocol):
     """Runs stage folders somewhere. Loaded from `cluster.launcher`."""
 
+    at_once: int  # stages that may be submitted and waited for at the same time, from threads where above 1
+
     def submit(self, folder: Path, after: Sequence[Ticket]) -> Ticket: ...
 
     def wait(self, tickets: Sequence[Ticket]) -> None:
         """Returns when all are done; raises StageError with the failing rank's log tail."""
+        ...
+
+    def cancel(self) -> None:
+        """Ends what runs; those who wait for it get an error."""
         ...

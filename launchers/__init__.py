@@ -25,9 +25,9 @@ def load(dotted: str) -> LauncherClass:
             f"cluster.launcher={dotted} cannot be loaded ({error}); "
             "it must be package.module:Class, such as launchers.local:Local"
         ) from error
-    absent = [name for name in ("submit", "wait") if not callable(getattr(found, name, None))]
+    absent = [name for name in ("at_once", "submit", "wait", "cancel") if not hasattr(found, name)]
     if not callable(found) or absent:
-        lacks = " and no ".join(absent) or "class"
+        lacks = ", ".join(absent) or "class"
         raise SpecError(
             f"cluster.launcher={dotted} is no launcher (it has no {lacks}); it must be a class with what "
             "Launcher in alpacafarm/ports.py has"

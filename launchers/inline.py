@@ -22,6 +22,8 @@ class Here:
 
 
 class Inline:
+    at_once = 1
+
     def __init__(self, cluster: ClusterSpec, world: int = 1, *, worker: str = "alpacafarm.worker") -> None:
         self.cluster, self.world, self.worker = cluster, world, worker
 
@@ -35,6 +37,9 @@ class Inline:
                 self.wait(ticket.after)
                 self.run(ticket.folder)
                 ticket.done = True
+
+    def cancel(self) -> None:
+        """Nothing runs beside the caller."""
 
     def run(self, folder: Path) -> None:
         run_here(folder, self.worker)

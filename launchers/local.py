@@ -15,17 +15,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-from alpacafarm import errors
 from alpacafarm.errors import AlpacaFarmError, StageError
 from alpacafarm.spec.cluster import ClusterSpec
+from launchers.failure import failure, tail
 from launchers.gpus import visible_gpus
-from launchers.inline import Inline, located, run_here, stage_name
+from launchers.inline import Inline, run_here, stage_name
 from launchers.orphans import PARENT
 
 GRACE_S = 5.0  # between SIGTERM and SIGKILL
 LAST_WORDS_S = 2.0  # an error on all ranks is told by rank 0, and another rank may be the first to end
-TAIL_LINES = 20
-TAIL_BYTES = 64 * 2**10
 CONSOLE = "ALPACAFARM_CONSOLE"  # where alpacafarm.tracking.progress looks for the console's descriptor
 
 Rank = subprocess.Popen[bytes]
@@ -136,29 +134,18 @@ def _end(ranks: Sequence[Rank]) -> None:
 
 def _error(folder: Path, rank: int, code: int, world: int) -> AlpacaFarmError:
     """The error that rank 0 wrote if it is one of ours, else what is known of the rank that ended first."""
-    told = {"type": "", "message": ""}
     if (folder / "error.json").exists():
-        told = json.loads((folder / "error.json").read_text(encoding="utf-8"))
-    kind = vars(errors).get(told["type"])
-    if isinstance(kind, type) and issubclass(kind, AlpacaFarmError):
-        return located(kind(told["message"]), folder)
+        return failure(folder)
     how = f"exited with code {code}" if code > 0 else f"was killed by {signal.Signals(-code).name}"
     path = _log(folder, rank)
-    tail = "\n".join(f"    {line}" for line in _tail(path))
     return StageError(
         f"stage {stage_name(folder)} failed: rank {rank} of {world} {how}\n"
-        f"  folder: {folder}\n  log: {path}, which ends:\n{tail}"
+        f"  folder: {folder}\n  log: {path}, which ends:\n{tail(path)}"
     )
 
 
 def _log(folder: Path, rank: int) -> Path:
     return folder / f"rank{rank}.log"
-
-
-def _tail(path: Path) -> list[str]:
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - TAIL_BYTES))
-        return file.read().decode(errors="replace").splitlines()[-TAIL_LINES:]
 
 
 def _alone(folder: Path) -> int:

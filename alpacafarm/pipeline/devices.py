@@ -7,11 +7,18 @@ from launchers.gpus import visible_gpus
 
 
 def process_count(spec: RunSpec) -> int:
-    """`cluster.processes`; `auto` is one for each visible GPU, else one.
+    """`cluster.processes`; `auto` is one for each visible GPU, else one. With SLURM it is its tasks.
 
     Raises SpecError where the engine cannot do what the rest of the spec asks.
     """
-    world = spec.cluster.processes if isinstance(spec.cluster.processes, int) else max(1, visible_gpus())
+    cluster = spec.cluster
+    found = cluster.slurm.tasks if cluster.slurm else max(1, visible_gpus())
+    world = found if cluster.processes == "auto" else cluster.processes
+    if cluster.slurm and world != cluster.slurm.tasks:
+        raise SpecError(
+            f"cluster.processes={world}: must be cluster.slurm.nodes={cluster.slurm.nodes} times "
+            f"cluster.slurm.tasks_per_node={cluster.slurm.tasks_per_node}; set cluster.processes=auto"
+        )
     problems = [f"{p.key}={p.value}: {p.text}" for p in spec.batch_problems(world)]
     problems += refusals(spec.cluster, spec.model, world)
     if problems:

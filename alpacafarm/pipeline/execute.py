@@ -2,12 +2,12 @@
 
 import logging
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from alpacafarm.artifacts.files import write_aside
 from alpacafarm.artifacts.store import Store
+from alpacafarm.pipeline import schedule
 from alpacafarm.pipeline.plan import Plan
 from alpacafarm.ports import Artifact, Launcher
 from alpacafarm.stage import Stage
@@ -28,13 +28,27 @@ class Done:
 
 
 def execute(plan: Plan, store: Store, launcher: Launcher, settings: str) -> list[Done]:
-    """Makes what the plan's targets still need. `settings` is written beside each stage for its worker."""
-    done: list[Done] = []
+    """Makes what the plan's targets still need, and raises what failed.
+
+    `settings` is written beside each stage for its worker.
+    """
     needed = missing(plan, store)
-    for stage in rows_first(plan.stages):
-        if stage.key in needed:
-            done.append(make(stage, store, launcher, settings))
-        elif (artifact := store.find(stage)) is not None:
+    todo = [stage for stage in plan.stages if stage.key in needed]
+
+    def made(stage: Stage) -> Done:
+        return make(stage, store, launcher, settings)
+
+    if launcher.at_once == 1:
+        found = schedule.in_turn(todo, made)
+    else:
+        found, failed = schedule.at_once(todo, made, most=launcher.at_once, stop=launcher.cancel)
+        for error in failed.values():
+            raise error
+    done: list[Done] = []
+    for stage in schedule.rows_first(plan.stages):
+        if stage.key in found:
+            done.append(found[stage.key])
+        elif stage.key not in needed and (artifact := store.find(stage)) is not None:
             done.append(Done(stage, artifact, "reused", 0.0))
     return done
 
@@ -54,14 +68,6 @@ def missing(plan: Plan, store: Store) -> set[str]:
     for target in (plan.candidate, *([plan.scores] if plan.scores else [])):
         visit(target)
     return needed
-
-
-def rows_first(stages: Sequence[Stage]) -> list[Stage]:
-    """Stages that only read data come first: a malformed row is found before any model is trained."""
-    return sorted(
-        stages,
-        key=lambda stage: stage.uses_devices or any(isinstance(p, Stage) for p in stage.inputs.values()),
-    )
 
 
 def make(stage: Stage, store: Store, launcher: Launcher, settings: str) -> Done:

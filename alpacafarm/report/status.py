@@ -1,7 +1,7 @@
 """`action=plan` and `action=status`: what would be made, and what there is. Without torch."""
 
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from io import TextIOWrapper
 from pathlib import Path
 
@@ -17,8 +17,10 @@ from alpacafarm.pipeline.execute import missing
 from alpacafarm.pipeline.memory import parameter_count, state_bytes
 from alpacafarm.pipeline.plan import Plan
 from alpacafarm.spec.base import Strict
+from alpacafarm.spec.cluster import SlurmSpec
 from alpacafarm.spec.run import RunSpec
 from alpacafarm.stage import Stage
+from launchers.slurm import sbatch_options
 
 WIDE = 200  # columns where the output is no terminal
 
@@ -56,9 +58,25 @@ def show_plan(spec: RunSpec, plan: Plan) -> None:
     out.print(table)
     for line in derived(spec, {stage.name for stage in plan.stages}):
         out.print(line, highlight=False)
+    for line in slurm_lines(spec.cluster.slurm, plan.stages):
+        out.print(line, highlight=False)
     needed = missing(plan, store)
     for line in budget_lines(spec.budget, [stage for stage in plan.stages if stage.key in needed]):
         out.print(line, highlight=False)
+
+
+def slurm_lines(slurm: SlurmSpec | None, stages: Sequence[Stage]) -> list[str]:
+    """What SLURM is asked for, by the stages that are asked for alike."""
+    if slurm is None:
+        return []
+    lines = []
+    for uses_devices in (True, False):
+        names = dict.fromkeys(stage.name for stage in stages if stage.uses_devices == uses_devices)
+        asked = sbatch_options(slurm, uses_devices=uses_devices)
+        told = " ".join(f"--{option}={value}" for option, value in asked.items())
+        if names:
+            lines.append(f"sbatch {told}: {', '.join(names)}")
+    return lines
 
 
 def derived(spec: RunSpec, made: Collection[str]) -> list[str]:

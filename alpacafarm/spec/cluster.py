@@ -26,13 +26,45 @@ class ZeroSpec(Strict):
     persistence_threshold: int = Field(ge=0)  # stage 3 keeps parameters smaller than this whole
 
 
+class TaskSpec(Strict):
+    """What sbatch is asked for where a stage needs no device: it moves rows, or asks a judge elsewhere."""
+
+    partition: str | None
+    cpus_per_task: int = Field(ge=1)
+    memory_gb: float | None = Field(gt=0)  # of a node; null leaves it to the site
+    minutes: int = Field(ge=1)
+
+
+class SlurmSpec(TaskSpec):
+    """What sbatch is asked for. One task for each process: on a site with GPUs one for each of these."""
+
+    nodes: int = Field(ge=1)
+    tasks_per_node: int = Field(ge=1)
+    gpus_per_node: int = Field(ge=0)
+    account: str | None
+    qos: str | None
+    constraint: str | None
+    setup: list[str]  # lines of shell before the tasks start: modules, environments
+    srun: list[str]  # further arguments of srun: those of a container, for example
+    light: TaskSpec
+    signal_s: int = Field(ge=1)  # seconds between the warning and the end of the time limit
+    tries: int = Field(ge=1)  # how often one stage is put into the queue, where the site ended it
+    poll_s: float = Field(gt=0)  # seconds between two looks at the queue
+    at_once: int = Field(ge=1)  # stages in the queue at the same time
+
+    @property
+    def tasks(self) -> int:
+        return self.nodes * self.tasks_per_node
+
+
 class ClusterSpec(Strict):
     """Machine settings: processes, micro-batches, memory. A stage's key never contains them."""
 
     name: str
     launcher: str  # dotted path, `package.module:Class`
     engine: Literal["deepspeed", "plain"]
-    processes: Annotated[int, Field(ge=1)] | Literal["auto"]  # auto: one for each GPU here, else one
+    # auto: one for each GPU here, else one; with slurm, its tasks
+    processes: Annotated[int, Field(ge=1)] | Literal["auto"]
     micro_batch: int = Field(ge=1)  # rows in one forward and backward pass on one device
     generation_batch: int = Field(ge=1)  # rows sampled at once on one device
     threads: int | None = Field(ge=1)  # torch threads of one process; null leaves torch's choice
@@ -40,6 +72,7 @@ class ClusterSpec(Strict):
     checkpoint_every_s: float = Field(gt=0)  # seconds between checkpoints inside a stage
     rendezvous_timeout_s: float = Field(gt=0)
     zero: ZeroSpec
+    slurm: SlurmSpec | None = None  # for launchers.slurm alone
 
     def zero_stage(self, *, world: int, dtype: str) -> int:
         """The ZeRO stage that `auto` stands for."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from alpacafarm.ports import Context, Engine
+from alpacafarm.preemption import Preempted, is_warned
 
 log = logging.getLogger(__name__)
 
@@ -50,10 +51,16 @@ class Checkpoints:
         return None
 
     def save_if_due(self, step: int, state: Mapping[str, Any] | None = None) -> None:
-        """Saves when `checkpoint_every_s` has passed on rank 0."""
+        """Saves when `checkpoint_every_s` has passed on rank 0, or when rank 0 was warned of its end.
+
+        Then Preempted is raised on all ranks, which so stop after the same step.
+        """
         due = time.monotonic() - self.saved_at >= self.ctx.checkpoint_every_s
-        if self.ctx.dist.broadcast(due):
+        due, stop = self.ctx.dist.broadcast((due, is_warned()))
+        if due or stop:
             self.save(step, state or {})
+        if stop:
+            raise Preempted(f"stopped after step {step}, which is saved")
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
         folder = self.ctx.scratch / f"checkpoint-{step}"

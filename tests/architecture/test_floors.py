@@ -9,6 +9,7 @@ ROOT = Path(__file__).parents[2]
 FILES = sorted([*(ROOT / "alpacafarm").glob("**/*.py"), *(ROOT / "launchers").glob("**/*.py")])
 FLOORS = [
     {"errors", "types"},
+    {"preemption"},
     {"spec", "lookup"},
     {"stage"},
     {"ops", "stats", "text", "world", "request"},

@@ -13,7 +13,7 @@ import pytest
 
 from alpacafarm.errors import NeedsLabels, SpecError, StageError
 from alpacafarm.spec.cluster import ClusterSpec
-from launchers import load, local
+from launchers import failure, load, local
 from launchers.inline import Inline
 from launchers.local import Local
 
@@ -168,7 +168,7 @@ def test_when_a_rank_fails_the_others_end_and_the_message_has_its_last_lines(two
         run(two, folder)
     assert time.monotonic() - began < 10
     assert str(folder / "rank1.log") in str(caught.value)
-    tail = [line.strip() for line in str(caught.value).splitlines()[-local.TAIL_LINES :]]
+    tail = [line.strip() for line in str(caught.value).splitlines()[-failure.TAIL_LINES :]]
     assert tail == [f"line {number}" for number in range(30, 50)]
     assert "line 29" not in str(caught.value)
     assert ended.exists()  # it had a chance to end well

@@ -1,0 +1,231 @@
+"""Stages as SLURM jobs, through submitit: one task for each process, no launcher inside the job.
+
+The command that submits waits for its jobs. Its end cancels them; after kill -9 they go on, and the same
+command finds them by the `slurm.json` in the stage's folder. A job that the site ends before its time
+(pre-emption, time limit, a node or process lost) goes on from the stage's last checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alpacafarm.errors import SpecError, StageError
+from alpacafarm.ports import Ticket
+from alpacafarm.spec.cluster import ClusterSpec, SlurmSpec, TaskSpec
+from launchers.failure import failure, tail
+from launchers.inline import stage_name
+from launchers.task import Task, well_ended
+
+log = logging.getLogger(__name__)
+
+JOB = "slurm.json"
+ACTIVE = {
+    "PENDING",
+    "CONFIGURING",
+    "RUNNING",
+    "COMPLETING",
+    "SUSPENDED",
+    "STOPPED",
+    "REQUEUED",
+    "REQUEUE_HOLD",
+    "REQUEUE_FED",
+    "RESIZING",
+    "SIGNALING",
+    "STAGE_OUT",
+}
+DOOMED = {"CANCELLED", "DEADLINE", "OUT_OF_MEMORY", "BOOT_FAIL"}  # trying again would end alike
+
+
+@dataclass
+class Job:
+    """A stage in SLURM's queue."""
+
+    folder: Path
+    after: Sequence[Ticket]
+    number: str
+    tries: int = 1
+
+
+class Slurm:
+    at_once = 1
+
+    def __init__(self, cluster: ClusterSpec, world: int = 1, *, worker: str = "alpacafarm.worker") -> None:
+        if cluster.slurm is None:
+            raise SpecError(
+                "cluster.slurm=null: launchers.slurm needs what to ask sbatch for; set cluster=slurm, or "
+                "cluster.slurm in a file of your own"
+            )
+        self.cluster, self.spec, self.world, self.worker = cluster, cluster.slurm, world, worker
+        self.at_once = cluster.slurm.at_once
+        self.jobs: dict[str, Job] = {}
+        self.ended = threading.Event()
+
+    def submit(self, folder: Path, after: Sequence[Ticket]) -> Job:
+        """The stage's job: the one that is in the queue already, else a new one once `after` is done."""
+        self.wait(after)
+        number = known(folder)
+        if number is not None and state(number) in ACTIVE:
+            log.info("stage %s is SLURM job %s already", stage_name(folder), number)
+        else:
+            number = self._sbatch(folder)
+        job = Job(folder, after, number)
+        self.jobs[number] = job
+        return job
+
+    def wait(self, tickets: Sequence[Ticket]) -> None:
+        for ticket in tickets:
+            assert isinstance(ticket, Job)
+            while (ending := self._ending(ticket)) is not None:
+                self._again(ticket, ending)
+
+    def cancel(self) -> None:
+        """Takes all jobs out of the queue; those who wait for them get a StageError."""
+        self.ended.set()
+        if self.jobs:
+            slurm("scancel", *self.jobs)
+
+    def _sbatch(self, folder: Path) -> str:
+        for old in (*folder.glob("error.json"), *folder.glob("rank*.*")):
+            old.unlink()
+        executor = self._executor(folder)
+        try:
+            job = executor.submit(Task(str(folder.resolve()), self.worker))
+        except Exception as error:  # submitit hands on what sbatch says in errors of several types
+            raise StageError(
+                f"stage {stage_name(folder)} was refused by sbatch: {str(error).strip()}\n"
+                f"  asked for: {self.resources(folder)}\n  change it by the keys of cluster.slurm"
+            ) from error
+        (folder / JOB).write_text(json.dumps({"job": job.job_id}))
+        log.info("stage %s is SLURM job %s", stage_name(folder), job.job_id)
+        return str(job.job_id)
+
+    def _executor(self, folder: Path) -> Any:
+        import submitit
+
+        executor = submitit.SlurmExecutor(folder / "slurm", max_num_timeout=self.spec.tries)
+        executor.update_parameters(**self.resources(folder))
+        return executor
+
+    def resources(self, folder: Path) -> dict[str, Any]:
+        """What submitit's executor is given for the stage in `folder`."""
+        return resources(self.spec, stage_name(folder), uses_devices=devices(folder))
+
+    def _ending(self, job: Job) -> str | None:
+        """Waits until the job has left the queue. How it has ended, or None where the stage is made."""
+        try:
+            while (now := state(job.number)) in ACTIVE:
+                if self.ended.wait(self.spec.poll_s):
+                    raise StageError(f"stage {stage_name(job.folder)} was cancelled")
+        except KeyboardInterrupt:
+            self.cancel()
+            raise
+        ranks = self.spec.tasks if devices(job.folder) else 1
+        if now == "COMPLETED" and made(job.folder, ranks, patience_s=2 * self.spec.poll_s):
+            return None
+        return now
+
+    def _again(self, job: Job, ending: str) -> None:
+        """Puts the job back into the queue, or says why not."""
+        if (job.folder / "error.json").exists():
+            raise failure(job.folder)
+        if ending in DOOMED or job.tries >= self.spec.tries:
+            path = job.folder / "rank0.log"
+            raise StageError(
+                f"stage {stage_name(job.folder)}: SLURM job {job.number} ended as {ending} "
+                f"(try {job.tries} of cluster.slurm.tries={self.spec.tries})\n"
+                f"  folder: {job.folder}\n  log: {path}, which ends:\n{tail(path)}"
+            )
+        log.warning("SLURM job %s of stage %s ended as %s", job.number, stage_name(job.folder), ending)
+        del self.jobs[job.number]
+        job.number, job.tries = self._sbatch(job.folder), job.tries + 1
+        self.jobs[job.number] = job
+
+
+def resources(spec: SlurmSpec, name: str, *, uses_devices: bool) -> dict[str, Any]:
+    """Parameters of `submitit.SlurmExecutor` for a stage."""
+    asked = {
+        option.replace("-", "_"): v for option, v in sbatch_options(spec, uses_devices=uses_devices).items()
+    }
+    return {
+        **asked,
+        "job_name": f"alpacafarm {name}",
+        "signal_delay_s": spec.signal_s,
+        "setup": [*spec.setup, "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK"],
+        "srun_args": ["--kill-on-bad-exit=1", *spec.srun],
+        "stderr_to_stdout": True,
+        "additional_parameters": {"requeue": True},
+    }
+
+
+def sbatch_options(spec: SlurmSpec, *, uses_devices: bool) -> dict[str, str | int]:
+    """What sbatch is asked for, by its own names; what is null is left to the site."""
+    task: TaskSpec = spec if uses_devices else spec.light
+    asked = {
+        "partition": task.partition,
+        "account": spec.account,
+        "qos": spec.qos,
+        "constraint": spec.constraint if uses_devices else None,
+        "nodes": spec.nodes if uses_devices else 1,
+        "ntasks-per-node": spec.tasks_per_node if uses_devices else 1,
+        "gpus-per-node": (spec.gpus_per_node or None) if uses_devices else None,
+        "cpus-per-task": task.cpus_per_task,
+        "mem": None if task.memory_gb is None else f"{round(task.memory_gb * 1024)}M",
+        "time": task.minutes,
+    }
+    return {option: value for option, value in asked.items() if value is not None}
+
+
+def devices(folder: Path) -> bool:
+    """Whether the stage in `folder` needs them."""
+    return bool(json.loads((folder / "stage.json").read_text(encoding="utf-8"))["uses_devices"])
+
+
+def known(folder: Path) -> str | None:
+    """The number of the stage's job, from an earlier command."""
+    try:
+        return str(json.loads((folder / JOB).read_text())["job"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def state(number: str) -> str:
+    """The job's state as SLURM calls it; GONE where it knows the job no more."""
+    told = slurm("squeue", "--noheader", "--states=all", f"--jobs={number}", "--format=%T")
+    return told.strip().split("\n")[0] or "GONE"
+
+
+def slurm(*command: str) -> str:
+    """What a command of SLURM prints. Where the controller is away for a while it is asked again."""
+    for pause_s in (1, 5, 15, 60, 300):
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        except subprocess.TimeoutExpired:
+            continue
+        if done.returncode == 0 or "Invalid job id" in done.stderr:
+            return done.stdout
+        log.warning("%s: %s", command[0], done.stderr.strip())
+        time.sleep(pause_s)
+    raise StageError(
+        f"{' '.join(command)} keeps failing; the job goes on, and the same command finds it again"
+    )
+
+
+def made(folder: Path, ranks: int, *, patience_s: float) -> bool:
+    """Whether all processes of the stage ended well. A shared file system may show it late."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        os.listdir(folder)  # makes an NFS client look again
+        if all((folder / well_ended(rank)).exists() for rank in range(ranks)):
+            return True
+        if (folder / "error.json").exists() or time.monotonic() > deadline:
+            return False
+        time.sleep(0.2)

@@ -1,0 +1,97 @@
+"""One process of a stage inside a SLURM job. submitit carries the folder's name there and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+WARNING = signal.SIGUSR2  # what submitit asks SLURM to send before the end
+FIRST_PORT, PORTS = 20000, 12000  # below the ports that Linux hands out itself
+STOPPED = 75  # alpacafarm.preemption.Preempted
+
+
+@dataclass(frozen=True)
+class Task:
+    """What submitit calls in every task of the job."""
+
+    folder: str
+    worker: str
+
+    def __call__(self) -> None:
+        rank = join()
+        log = Path(self.folder) / f"rank{rank}.log"
+        with log.open("ab", buffering=0) as file:
+            for descriptor in (1, 2):
+                os.dup2(file.fileno(), descriptor)
+        code = self.run(rank)
+        if code == STOPPED:
+            requeue(rank)
+        if code != 0:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)  # past submitit, which would pickle what nobody reads
+        (Path(self.folder) / well_ended(rank)).touch()
+
+    def run(self, rank: int) -> int:
+        from alpacafarm import preemption
+
+        preemption.listen(WARNING)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # submitit ignores it
+        sys.argv = [self.worker, self.folder]
+        try:
+            return int(import_module(self.worker).main())
+        except Exception as error:
+            traceback.print_exc()
+            told = f"{type(error).__name__}: {error}\n  log: {self.folder}/rank{rank}.log"
+            note_failure(Path(self.folder), told)
+            return 1
+
+
+def well_ended(rank: int) -> str:
+    """The file in the stage's folder by which a process says so."""
+    return f"rank{rank}.ok"
+
+
+def join() -> int:
+    """Sets what `torchrun` would: who this process is and where the ranks meet. Returns its rank."""
+    import submitit
+
+    from launchers.orphans import PARENT
+
+    job = submitit.JobEnvironment()
+    os.environ.pop(PARENT, None)  # of the command that submitted, on another machine perhaps
+    os.environ |= {
+        "RANK": str(job.global_rank),
+        "WORLD_SIZE": str(job.num_tasks),
+        "LOCAL_RANK": str(job.local_rank),
+        "LOCAL_WORLD_SIZE": str(job.num_tasks // job.num_nodes),
+        "MASTER_ADDR": job.hostnames[0],
+        "MASTER_PORT": str(FIRST_PORT + int(job.job_id) % PORTS),
+    }
+    os.environ.setdefault("OMP_NUM_THREADS", os.environ.get("SLURM_CPUS_PER_TASK", "1"))
+    return int(job.global_rank)
+
+
+def note_failure(folder: Path, told: str) -> None:
+    """For the command that waits: what failed first, whichever rank it was."""
+    path = folder / "error.json"
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(json.dumps({"type": "StageError", "message": told, "exit_code": 1}))
+    except FileExistsError:
+        pass
+
+
+def requeue(rank: int) -> None:
+    """Rank 0 puts the job back into the queue, which ends this try; all wait for that."""
+    if rank == 0:
+        subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], timeout=60, check=False)
+    time.sleep(60)

@@ -1,0 +1,26 @@
+"""The site of all tests here. Where it cannot start they skip; with ALPACAFARM_SLURM=1 they fail."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.slurm import site
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of a running site, to which SLURM_CONF points."""
+    absent = site.missing()
+    if absent:
+        told = f"no SLURM here ({', '.join(absent)} missing): python -m tests.slurm.site install, as root"
+        if os.environ.get("ALPACAFARM_SLURM") == "1":
+            pytest.fail(told)
+        pytest.skip(told)
+    place = tmp_path_factory.mktemp("site")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{os.environ['PATH']}:/usr/sbin")
+        patch.setenv("SLURM_CONF", str(site.start(place)))
+        yield place
+        site.stop(place)

@@ -1,0 +1,172 @@
+"""Stage folders on a real SLURM: what becomes of them, however their jobs end."""
+
+import json
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from alpacafarm.errors import NeedsLabels, SpecError, StageError
+from alpacafarm.spec.cluster import SlurmSpec
+from launchers import slurm as launcher_module
+from launchers.slurm import Slurm, resources
+from tests.contract.test_launchers import CLUSTER
+from tests.slurm import site
+
+DEEDS = Path(__file__).parents[1] / "contract"
+SPEC = SlurmSpec.model_validate(
+    {
+        "nodes": 2,
+        "tasks_per_node": 1,
+        "gpus_per_node": 0,
+        "cpus_per_task": 1,
+        "memory_gb": 1,
+        "minutes": 10,
+        "partition": "test",
+        "account": None,
+        "qos": None,
+        "constraint": None,
+        "setup": [],
+        "srun": [],
+        "light": {"partition": None, "cpus_per_task": 1, "memory_gb": 1, "minutes": 5},
+        "signal_s": 60,
+        "tries": 3,
+        "poll_s": 0.2,
+        "at_once": 4,
+    }
+)
+
+
+def made(**changes: object) -> Slurm:
+    spec = SPEC.model_copy(update=changes)
+    return Slurm(CLUSTER.model_copy(update={"slurm": spec}), spec.tasks, worker="launched")
+
+
+@pytest.fixture(autouse=True)
+def _deeds_are_found(monkeypatch, home):
+    monkeypatch.setenv("PYTHONPATH", f"{DEEDS}:{DEEDS.parents[1]}")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def stage_folder(tmp_path):
+    def make(name="sft", *, uses_devices=True, **ranks):
+        folder = tmp_path / "with space é" / f"{name}.partial"
+        folder.mkdir(parents=True)
+        params = {rank.removeprefix("rank"): deeds for rank, deeds in ranks.items()}
+        told = {"name": name, "uses_devices": uses_devices, "params": params}
+        (folder / "stage.json").write_text(json.dumps(told))
+        return folder
+
+    return make
+
+
+def run(launcher, folder):
+    launcher.wait([launcher.submit(folder, [])])
+
+
+def saw(folder, rank):
+    return json.loads((folder / f"saw{rank}.json").read_text())
+
+
+def queue():
+    return subprocess.run(["squeue", "-h"], capture_output=True, text=True, check=True).stdout
+
+
+def test_every_process_knows_its_rank_and_where_the_ranks_meet(stage_folder):
+    folder = stage_folder()
+    run(made(), folder)
+    first, second = saw(folder, 0), saw(folder, 1)
+    assert (first["RANK"], second["RANK"]) == ("0", "1")
+    assert (first["LOCAL_RANK"], second["LOCAL_RANK"]) == ("0", "0")
+    assert first["WORLD_SIZE"] == second["WORLD_SIZE"] == "2"
+    assert first["MASTER_ADDR"] == second["MASTER_ADDR"] == "n1"
+    assert first["MASTER_PORT"] == second["MASTER_PORT"]
+
+
+def test_a_stage_without_devices_is_one_process_and_asks_for_no_gpu(stage_folder):
+    folder = stage_folder(uses_devices=False)
+    run(made(gpus_per_node=2), folder)
+    assert saw(folder, 0)["WORLD_SIZE"] == "1"
+    light = resources(SPEC.model_copy(update={"gpus_per_node": 8}), "annotate", uses_devices=False)
+    assert "gpus_per_node" not in light
+    assert (light["nodes"], light["time"], light["mem"]) == (1, 5, "1024M")
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_failure_of_any_rank_ends_the_stage_at_once_with_its_log(stage_folder, rank):
+    folder = stage_folder(**{f"rank{rank}": {"fail": "no luck"}, f"rank{1 - rank}": {"sleep": 300}})
+    with pytest.raises(StageError, match=r"stage sft failed: RuntimeError: no luck\n  log: .*rank") as caught:
+        run(made(), folder)
+    assert f"rank{rank}.log" in str(caught.value)
+    assert "Traceback" in (folder / f"rank{rank}.log").read_text()
+    site.until(lambda: not queue(), "the other rank goes on")
+
+
+def test_an_error_of_ours_keeps_its_class_message_and_exit_code(stage_folder):
+    folder = stage_folder(rank0={"ask": "label the pairs in here"}, rank1={"ask": "label the pairs in here"})
+    with pytest.raises(NeedsLabels, match=r"^label the pairs in here$"):
+        run(made(), folder)
+
+
+def test_a_killed_process_is_tried_again_and_then_told(stage_folder, tmp_path):
+    folder = stage_folder(rank1={"signal": "SIGKILL"})
+    launcher = made(tries=2)
+    with pytest.raises(StageError, match=r"ended as FAILED \(try 2 of cluster\.slurm\.tries=2\)"):
+        run(launcher, folder)
+
+
+def test_a_refusal_of_sbatch_is_told_with_what_was_asked_for(stage_folder):
+    folder = stage_folder()
+    with pytest.raises(StageError, match=r"refused by sbatch: (?s:.*)nowhere(?s:.*)cluster\.slurm"):
+        run(made(partition="nowhere"), folder)
+
+
+def test_a_cancelled_job_is_told(stage_folder):
+    folder = stage_folder(rank0={"sleep": 300})
+    launcher = made()
+    job = launcher.submit(folder, [])
+    site.until(lambda: launcher_module.state(job.number) == "RUNNING", "does not run")
+    subprocess.run(["scancel", job.number], check=True)
+    with pytest.raises(StageError, match="ended as CANCELLED"):
+        launcher.wait([job])
+
+
+def test_the_end_of_the_command_cancels_its_jobs(stage_folder):
+    folder = stage_folder(rank0={"sleep": 300})
+    launcher = made()
+    job = launcher.submit(folder, [])
+    threading.Timer(1, launcher.cancel).start()
+    with pytest.raises(StageError, match="was cancelled"):
+        launcher.wait([job])
+    site.until(lambda: not queue(), "the job goes on")
+
+
+def test_a_command_that_comes_back_finds_its_job(stage_folder, tmp_path):
+    mark = tmp_path / "go on"
+    folder = stage_folder(rank0={"after": str(mark)})
+    first = made().submit(folder, [])
+    launcher = made()
+    second = launcher.submit(folder, [])
+    assert second.number == first.number
+    mark.touch()
+    launcher.wait([second])
+
+
+def test_a_requeued_job_is_waited_for(stage_folder, tmp_path):
+    mark = tmp_path / "go on"
+    folder = stage_folder(rank0={"after": str(mark)})
+    launcher = made()
+    job = launcher.submit(folder, [])
+    site.until(lambda: (folder / "saw0.json").exists(), "does not start")
+    first = saw(folder, 0)["pid"]
+    subprocess.run(["scontrol", "requeue", job.number], check=True)
+    mark.touch()
+    launcher.wait([job])
+    assert saw(folder, 0)["pid"] != first
+
+
+def test_it_needs_to_know_what_to_ask_for():
+    with pytest.raises(SpecError, match=r"cluster\.slurm=null: launchers\.slurm needs"):
+        Slurm(CLUSTER)
