@@ -71,8 +71,7 @@ class Local(Inline):
             PARENT: str(os.getpid()),
         }
         if "OMP_NUM_THREADS" not in os.environ:
-            cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-            shared["OMP_NUM_THREADS"] = str(self.cluster.threads or max(1, cores // self.world))
+            shared["OMP_NUM_THREADS"] = str(self.cluster.threads or max(1, cores() // self.world))
         command = [sys.executable, "-P", "-m", self.worker, str(folder)]
         try:
             for rank in range(self.world):
@@ -88,6 +87,11 @@ class Local(Inline):
             for descriptor in (alone, console):
                 if descriptor is not None:
                     os.close(descriptor)
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def _popen(command: Sequence[str], environment: dict[str, str], out: int, kept: Sequence[int]) -> Rank:

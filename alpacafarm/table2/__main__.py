@@ -15,10 +15,11 @@ from alpacafarm.artifacts.manifest import to_json
 from alpacafarm.data.rows import write_text
 from alpacafarm.errors import AlpacaFarmError
 from alpacafarm.job import exit_code, not_written
-from alpacafarm.table2 import page, plan, runs, table, workers
+from alpacafarm.table2 import page, plan, runs, table
 from alpacafarm.table2.progress import Progress
 from alpacafarm.table2.rows import SCALES, TRAINED
 from alpacafarm.table2.runs import Asked, Outcome
+from launchers.local import cores
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,7 +61,7 @@ def parsed(arguments: Sequence[str] | None) -> tuple[Asked, bool]:
         help="for every run, such as store=DIR; human:KEY=VALUE for those on human feedback",
     )
     found = parser.parse_args(arguments)
-    jobs = min(workers.cores(), SCALES[found.scale].most_jobs) if found.jobs is None else found.jobs
+    jobs = min(cores(), SCALES[found.scale].most_jobs) if found.jobs is None else found.jobs
     return Asked(found.scale, found.seeds, found.rows, found.out, tuple(found.overrides), jobs), found.dry
 
 

@@ -18,14 +18,6 @@ THREADS = "OMP_NUM_THREADS"
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def cores() -> int:
-    """Those that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS
-        return os.cpu_count() or 1
-
-
 @contextlib.contextmanager
 def processes(jobs: int) -> Iterator[ProcessPoolExecutor]:
     """Ends them when the block is left early. Each computes with one thread unless OMP_NUM_THREADS says more.
