@@ -17,6 +17,7 @@ from alpacafarm.artifacts.manifest import Outcome, now
 from alpacafarm.engine.single import SingleProcess
 from alpacafarm.errors import AlpacaFarmError
 from alpacafarm.ports import Artifact, Dist, Tracker
+from alpacafarm.preemption import Preempted
 from alpacafarm.spec.api import ApiSpec, BudgetSpec
 from alpacafarm.spec.base import Strict
 from alpacafarm.spec.cluster import ClusterSpec
@@ -162,6 +163,9 @@ def main() -> int:
     folder = Path(sys.argv[1])
     try:
         run_stage(folder)
+    except Preempted as stopped:  # no error: one in error.json would be told of a later try
+        print(stopped, file=sys.stderr)
+        return stopped.exit_code
     except AlpacaFarmError as error:
         if os.environ.get("RANK", "0") == "0":
             told = {"type": type(error).__name__, "message": str(error), "exit_code": error.exit_code}

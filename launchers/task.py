@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+from alpacafarm.preemption import Preempted, listen
+
 WARNING = signal.SIGUSR2  # what submitit asks SLURM to send before the end
 FIRST_PORT, PORTS = 20000, 12000  # below the ports that Linux hands out itself
-STOPPED = 75  # alpacafarm.preemption.Preempted
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Task:
             for descriptor in (1, 2):
                 os.dup2(file.fileno(), descriptor)
         code = self.run(rank)
-        if code == STOPPED:
+        if code == Preempted.exit_code:
             requeue(rank)
         if code != 0:
             sys.stdout.flush()
@@ -41,9 +42,7 @@ class Task:
         (Path(self.folder) / well_ended(rank)).touch()
 
     def run(self, rank: int) -> int:
-        from alpacafarm import preemption
-
-        preemption.listen(WARNING)
+        listen(WARNING)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # submitit ignores it
         sys.argv = [self.worker, self.folder]
         try:
