@@ -21,6 +21,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     place = tmp_path_factory.mktemp("site")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", f"{os.environ['PATH']}:/usr/sbin")
-        patch.setenv("SLURM_CONF", str(site.start(place)))
-        yield place
-        site.stop(place)
+        try:
+            patch.setenv("SLURM_CONF", str(site.start(place)))
+            yield place
+        finally:
+            site.stop(place)

@@ -2,31 +2,40 @@
 
     python -m tests.slurm.site install|start|stop FOLDER
 
-Needs root. Without accounting, systemd or cgroups; `start` prints the SLURM_CONF to use.
+Needs root. Without accounting, systemd or cgroups; `start` prints the SLURM_CONF to use. Any number of sites
+run beside each other: each has ports, names of nodes and numbers of jobs of its own.
 """
 
+import fcntl
 import os
+import random
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 PACKAGES = ("munge", "slurmctld", "slurmd", "slurm-client")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol")
-NODES = ("n1", "n2")
+NODES = 2
 GPUS = 2  # of a node: character devices that stand for them
-HOSTS = Path("/etc/hosts")
-MARK = "# alpacafarm tests"
+HOSTS = Path("/etc/hosts")  # whose lock and lines keep sites apart
+MARK = "# alpacafarm tests:"
+# A site's slot gives its ports (below 20000, where launchers.task lets ranks meet) and its first job's number:
+# the port where ranks meet follows from the job's number, modulo 12000.
+SLOTS, FIRST_PORT, SLOT_PORTS, SLOT_JOBS, JOBS = 120, 17000, 1 + NODES, 100, 12000
 PATIENCE_S = 60
 
 CONF = """\
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort=16817
+SlurmctldPort={port}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
@@ -68,6 +77,12 @@ def missing() -> list[str]:
 
 
 def install() -> None:
+    """The packages, where a program is missing."""
+    absent = missing()
+    if not absent:
+        return
+    if os.geteuid() != 0:
+        sys.exit(f"the tests of launchers/slurm.py need {', '.join(absent)}; run this as root")
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     for command in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", *PACKAGES]):
         subprocess.run(["apt-get", *command], env=environment, check=True, stdout=subprocess.DEVNULL)
@@ -77,7 +92,7 @@ def start(home: Path) -> Path:
     """Returns the configuration, once both nodes are idle."""
     conf = configure(home)
     environment = os.environ | {"SLURM_CONF": str(conf), "PATH": os.environ["PATH"] + ":/usr/sbin"}
-    run = home / "run"
+    run, names = home / "run", nodes(home)
     daemons = [
         [
             "munged",
@@ -89,16 +104,16 @@ def start(home: Path) -> Path:
             f"--seed-file={home}/munge/seed",
         ],
         ["slurmctld", "-c"],
-        *(["slurmd", "-N", node] for node in NODES),
+        *(["slurmd", "-N", node] for node in names),
     ]
     for daemon in daemons:
         subprocess.run(daemon, env=environment, check=True, stdout=subprocess.DEVNULL)
-    until(lambda: idle(environment) == len(NODES), f"no idle nodes; logs are in {home}/log")
+    until(lambda: idle(environment) == NODES, f"no idle nodes; logs are in {home}/log")
     return conf
 
 
 def configure(home: Path) -> Path:
-    for name in ("run", "log", "state", "munge", "dev", *(f"spool.{node}" for node in NODES)):
+    for name in ("run", "log", "state", "munge", "dev"):
         (home / name).mkdir(parents=True, exist_ok=True)
     (home / "munge").chmod(0o700)
     key = home / "munge" / "key"
@@ -106,12 +121,17 @@ def configure(home: Path) -> Path:
         key.write_bytes(os.urandom(128))
         key.chmod(0o400)
     host = socket.gethostname().split(".")[0]
+    slot = claimed(home)
+    ports = ports_of(slot)
     # Other numbers than those of a site before this one, whose jobs may have left files.
-    text = CONF.format(host=host, home=home, first_job=int(time.time()) % 60_000_000)
+    first_job = int(time.time()) % 5000 * JOBS + slot * SLOT_JOBS + 1
+    text = CONF.format(host=host, home=home, port=ports[0], first_job=first_job)
     devices = ["AutoDetect=off"]
-    for number, node in enumerate(NODES, 1):
+    for port in ports[1:]:
+        node = name_of(port)
+        (home / f"spool.{node}").mkdir(exist_ok=True)
         text += (
-            f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={17000 + number} CPUs=4 "
+            f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=4 "
             f"RealMemory=8000 Gres=gpu:{GPUS}\n"
         )
         devices.append(f"NodeName={node} Name=gpu File={home}/dev/{node}-gpu[0-{GPUS - 1}]")
@@ -119,13 +139,51 @@ def configure(home: Path) -> Path:
             device = home / "dev" / f"{node}-gpu{gpu}"
             if not device.exists():
                 os.mknod(device, 0o20666, os.makedev(1, 3))
-        if f" {node} " not in HOSTS.read_text():
-            with HOSTS.open("a") as hosts:
-                hosts.write(f"127.0.0.1 {node} {MARK}\n")
     (home / "gres.conf").write_text("\n".join(devices) + "\n")
     conf = home / "slurm.conf"
     conf.write_text(text)
     return conf
+
+
+def nodes(home: Path) -> list[str]:
+    """Names of the site's nodes."""
+    return re.findall(r"^NodeName=(\S+)", (home / "slurm.conf").read_text(), re.MULTILINE)
+
+
+def name_of(port: int) -> str:
+    return f"n{port}"
+
+
+def ports_of(slot: int) -> list[int]:
+    """The controller's, and one for each node."""
+    return [FIRST_PORT + slot * SLOT_PORTS + i for i in range(SLOT_PORTS)]
+
+
+def claimed(home: Path) -> int:
+    """A free slot, whose nodes have names of this machine from here on."""
+    with hosts() as file:
+        taken = file.read()
+        for slot in random.sample(range(SLOTS), SLOTS):
+            ports = ports_of(slot)
+            names = [name_of(port) for port in ports[1:]]
+            if not any(f" {name} " in taken for name in names) and all(free(port) for port in ports):
+                begin = "" if taken.endswith("\n") else "\n"
+                file.write(begin + "".join(f"127.0.0.1 {name} {MARK} {home}\n" for name in names))
+                return slot
+    raise RuntimeError(f"no free ports for a site; lines of sites that ended badly may be in {HOSTS}")
+
+
+def free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+@contextmanager
+def hosts() -> Iterator[TextIO]:
+    """The file, for one site at a time. It cannot be renamed into place: in containers it is a mount."""
+    with HOSTS.open("r+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield file
 
 
 def idle(environment: dict[str, str]) -> int:
@@ -138,8 +196,11 @@ def idle(environment: dict[str, str]) -> int:
 def stop(home: Path) -> None:
     for path in (*(home / "run").glob("slurm*.pid"), home / "run" / "munged.pid"):
         end(path)
-    kept = [line for line in HOSTS.read_text().splitlines() if not line.endswith(MARK)]
-    HOSTS.write_text("\n".join(kept) + "\n")
+    with hosts() as file:
+        kept = [line for line in file if not line.endswith(f"{MARK} {home}\n")]
+        file.seek(0)
+        file.writelines(kept)
+        file.truncate()
 
 
 def end(pid_file: Path) -> None:
@@ -148,12 +209,20 @@ def end(pid_file: Path) -> None:
     pid = int(pid_file.read_text())
     try:
         os.kill(pid, signal.SIGTERM)
-        until(lambda: not Path(f"/proc/{pid}").exists(), f"{pid_file.stem} does not end")
+        until(lambda: not runs(pid), f"{pid_file.stem} does not end")
     except ProcessLookupError:
         pass
     except TimeoutError:
         os.kill(pid, signal.SIGKILL)
     pid_file.unlink(missing_ok=True)
+
+
+def runs(pid: int) -> bool:
+    """Not so one that has ended, and that its parent has not looked after yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def start_node(home: Path, node: str) -> None:

@@ -74,14 +74,14 @@ def queue():
     return subprocess.run(["squeue", "-h"], capture_output=True, text=True, check=True).stdout
 
 
-def test_every_process_knows_its_rank_and_where_the_ranks_meet(stage_folder):
+def test_every_process_knows_its_rank_and_where_the_ranks_meet(stage_folder, home):
     folder = stage_folder()
     run(made(), folder)
     first, second = saw(folder, 0), saw(folder, 1)
     assert (first["RANK"], second["RANK"]) == ("0", "1")
     assert (first["LOCAL_RANK"], second["LOCAL_RANK"]) == ("0", "0")
     assert first["WORLD_SIZE"] == second["WORLD_SIZE"] == "2"
-    assert first["MASTER_ADDR"] == second["MASTER_ADDR"] == "n1"
+    assert first["MASTER_ADDR"] == second["MASTER_ADDR"] == site.nodes(home)[0]
     assert first["MASTER_PORT"] == second["MASTER_PORT"]
 
 
