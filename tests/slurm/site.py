@@ -27,7 +27,7 @@ NODES = 2
 GPUS = 2  # of a node: character devices that stand for them
 HOSTS = Path("/etc/hosts")  # whose lock and lines keep sites apart
 MARK = "# alpacafarm tests:"
-# A site's slot gives its ports (below 20000, where launchers.task lets ranks meet) and its first job's number:
+# A site's slot gives its ports (below 20000, where launchers.task has ranks meet) and its first job's number:
 # the port where ranks meet follows from the job's number, modulo 12000.
 SLOTS, FIRST_PORT, SLOT_PORTS, SLOT_JOBS, JOBS = 120, 17000, 1 + NODES, 100, 12000
 PATIENCE_S = 60
