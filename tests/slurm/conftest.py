@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm import site
+from tests.slurm import site, whole
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +26,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             yield place
         finally:
             site.stop(place)
+
+
+@pytest.fixture(scope="session")
+def upstream(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store that every PPO run here starts from a copy of."""
+    return whole.upstream(tmp_path_factory.mktemp("upstream"))
