@@ -34,6 +34,7 @@ class Checkpoints:
         self.engine.restore(self.ctx.scratch / found["folder"])
         self.ctx.track.rewind(found["step"])
         self.ctx.meter.restore(found["meter"])
+        log.info("%s: goes on from step %d", self.ctx.name, found["step"])
         return int(found["step"]), dict(found["state"])
 
     def _found(self) -> dict[str, Any] | None:

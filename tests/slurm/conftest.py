@@ -32,3 +32,12 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def upstream(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The store that every PPO run here starts from a copy of."""
     return whole.upstream(tmp_path_factory.mktemp("upstream"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--times", type=int, default=1, help="how often a training is disturbed in each way")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "number" in metafunc.fixturenames:
+        metafunc.parametrize("number", range(metafunc.config.getoption("--times", default=1)))
