@@ -5,6 +5,8 @@ from types import FrameType
 
 from alpacafarm.errors import AlpacaFarmError
 
+PEER_LOST = 74  # exit code, EX_IOERR of sysexits.h: another rank is gone, and says itself why if it can
+
 _warned = False
 
 

@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import time
+import traceback
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from alpacafarm.artifacts.manifest import Outcome, now
 from alpacafarm.engine.single import SingleProcess
 from alpacafarm.errors import AlpacaFarmError
 from alpacafarm.ports import Artifact, Dist, Tracker
-from alpacafarm.preemption import Preempted
+from alpacafarm.preemption import PEER_LOST, Preempted
 from alpacafarm.spec.api import ApiSpec, BudgetSpec
 from alpacafarm.spec.base import Strict
 from alpacafarm.spec.cluster import ClusterSpec
@@ -155,6 +156,14 @@ def artifact(told: Mapping[str, Any]) -> Artifact:
     return Artifact(Path(told["path"]), Kind(told["kind"]), told["key"], facts)
 
 
+def peer_lost(error: RuntimeError) -> bool:
+    if "torch" not in sys.modules:
+        return False
+    from alpacafarm.engine.dist import is_peer_lost
+
+    return is_peer_lost(error)
+
+
 def main() -> int:
     from launchers.orphans import die_with_parent
 
@@ -163,6 +172,7 @@ def main() -> int:
     folder = Path(sys.argv[1])
     try:
         run_stage(folder)
+        leave()
     except Preempted as stopped:  # no error: one in error.json would be told of a later try
         print(stopped, file=sys.stderr)
         return stopped.exit_code
@@ -172,11 +182,20 @@ def main() -> int:
             (folder / "error.json").write_text(json.dumps(told))
         print(error, file=sys.stderr)
         return error.exit_code
+    except RuntimeError as error:
+        if not peer_lost(error):
+            raise
+        traceback.print_exc()
+        return PEER_LOST
+    return 0
+
+
+def leave() -> None:
+    """Waits for the other ranks, where there are any."""
     if "torch" in sys.modules:
         from alpacafarm.engine.dist import disconnect
 
         disconnect()
-    return 0
 
 
 if __name__ == "__main__":

@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from launchers.inline import stage_name
 from launchers.task import Task, well_ended
 
 log = logging.getLogger(__name__)
+leaving = threading.Lock()  # held by the thread that submits, see `outside`
 
 JOB = "slurm.json"
 ACTIVE = {
@@ -94,11 +97,11 @@ class Slurm:
             slurm("scancel", *self.jobs)
 
     def _sbatch(self, folder: Path) -> str:
-        for old in (*folder.glob("error.json"), *folder.glob("rank*.*")):
-            old.unlink()
+        (folder / "error.json").unlink(missing_ok=True)  # the job may end before it takes it away itself
         executor = self._executor(folder)
         try:
-            job = executor.submit(Task(str(folder.resolve()), self.worker))
+            with outside():
+                job = executor.submit(Task(str(folder.resolve()), self.worker))
         except Exception as error:  # submitit hands on what sbatch says in errors of several types
             raise StageError(
                 f"stage {stage_name(folder)} was refused by sbatch: {str(error).strip()}\n"
@@ -112,7 +115,11 @@ class Slurm:
         import submitit
 
         executor = submitit.SlurmExecutor(folder / "slurm", max_num_timeout=self.spec.tries)
-        executor.update_parameters(**self.resources(folder))
+        asked = self.resources(folder)
+        # In the job, since SLURM may put it into the queue again itself. Logs stay.
+        inside = shlex.quote(str(folder.resolve()))
+        asked["setup"] = [f"rm -f {inside}/error.json {inside}/rank*.ok", *asked["setup"]]
+        executor.update_parameters(**asked)
         return executor
 
     def resources(self, folder: Path) -> dict[str, Any]:
@@ -121,9 +128,14 @@ class Slurm:
 
     def _ending(self, job: Job) -> str | None:
         """Waits until the job has left the queue. How it has ended, or None where the stage is made."""
+        before = ""
         try:
             while (now := state(job.number)) in ACTIVE:
+                if now != before:
+                    log.info("SLURM job %s of stage %s: %s", job.number, stage_name(job.folder), now)
+                    before = now
                 if self.ended.wait(self.spec.poll_s):
+                    slurm("scancel", job.number)  # it may have been submitted meanwhile
                     raise StageError(f"stage {stage_name(job.folder)} was cancelled")
         except KeyboardInterrupt:
             self.cancel()
@@ -138,7 +150,7 @@ class Slurm:
         if (job.folder / "error.json").exists():
             raise failure(job.folder)
         if ending in DOOMED or job.tries >= self.spec.tries:
-            path = job.folder / "rank0.log"
+            path = log_of(job)
             raise StageError(
                 f"stage {stage_name(job.folder)}: SLURM job {job.number} ended as {ending} "
                 f"(try {job.tries} of cluster.slurm.tries={self.spec.tries})\n"
@@ -182,6 +194,26 @@ def sbatch_options(spec: SlurmSpec, *, uses_devices: bool) -> dict[str, str | in
         "time": task.minutes,
     }
     return {option: value for option, value in asked.items() if value is not None}
+
+
+@contextmanager
+def outside() -> Iterator[None]:
+    """The environment without the job that this command may run in: its limits would hold for other jobs."""
+    with leaving:
+        names = [
+            name for name in os.environ if name.startswith(("SLURM_", "SLURMD_")) and name != "SLURM_CONF"
+        ]
+        inside = {name: os.environ.pop(name) for name in names}
+        try:
+            yield
+        finally:
+            os.environ.update(inside)
+
+
+def log_of(job: Job) -> Path:
+    """Of rank 0, or of the job where it ended before that began."""
+    path = job.folder / "rank0.log"
+    return path if path.exists() else job.folder / "slurm" / f"{job.number}_0_log.out"
 
 
 def devices(folder: Path) -> bool:

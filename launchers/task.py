@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from alpacafarm.preemption import Preempted, listen
+from alpacafarm.preemption import PEER_LOST, Preempted, listen
+from launchers.failure import tail
 
 WARNING = signal.SIGUSR2  # what submitit asks SLURM to send before the end
 FIRST_PORT, PORTS = 20000, 12000  # below the ports that Linux hands out itself
+LAST_WORDS_S = 2.0  # an error on all ranks is told by rank 0, and SLURM ends it when another rank has ended
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,17 @@ class Task:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # submitit ignores it
         sys.argv = [self.worker, self.folder]
         try:
-            return int(import_module(self.worker).main())
+            code = int(import_module(self.worker).main())
         except Exception as error:
             traceback.print_exc()
             told = f"{type(error).__name__}: {error}\n  log: {self.folder}/rank{rank}.log"
             note_failure(Path(self.folder), told)
             return 1
+        if rank > 0 and code not in (0, Preempted.exit_code, PEER_LOST):
+            time.sleep(LAST_WORDS_S)
+            log = Path(self.folder) / f"rank{rank}.log"
+            note_failure(Path(self.folder), f"rank {rank} failed\n  log: {log}, which ends:\n{tail(log)}")
+        return code
 
 
 def well_ended(rank: int) -> str:
@@ -66,6 +73,8 @@ def join() -> int:
     from launchers.orphans import PARENT
 
     job = submitit.JobEnvironment()
+    # A process of an earlier try, on a node that SLURM has lost, must not be met.
+    meeting = int(job.job_id) + 101 * int(os.environ.get("SLURM_RESTART_COUNT", "0"))
     os.environ.pop(PARENT, None)  # of the command that submitted, on another machine perhaps
     os.environ |= {
         "RANK": str(job.global_rank),
@@ -73,7 +82,7 @@ def join() -> int:
         "LOCAL_RANK": str(job.local_rank),
         "LOCAL_WORLD_SIZE": str(job.num_tasks // job.num_nodes),
         "MASTER_ADDR": job.hostnames[0],
-        "MASTER_PORT": str(FIRST_PORT + int(job.job_id) % PORTS),
+        "MASTER_PORT": str(FIRST_PORT + meeting % PORTS),
     }
     os.environ.setdefault("OMP_NUM_THREADS", os.environ.get("SLURM_CPUS_PER_TASK", "1"))
     return int(job.global_rank)

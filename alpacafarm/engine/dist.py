@@ -92,6 +92,12 @@ def disconnect() -> None:
         _leave()
 
 
+def is_peer_lost(error: RuntimeError) -> bool:
+    """Whether a collective failed because another rank, or the way to it, is gone."""
+    # gloo has no class of its own for it, but names its source file: "[...]/gloo/transport/tcp/pair.cc:553]".
+    return isinstance(error, torch_dist.DistError) or "gloo/transport/" in str(error)
+
+
 def free_port() -> int:
     """A TCP port of this machine that nothing listened on a moment ago."""
     with socket.socket() as probe:

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from alpacafarm import errors
+from alpacafarm.preemption import PEER_LOST
 from launchers.orphans import die_with_parent
 
 RANK = int(os.environ.get("RANK", "0"))
@@ -21,6 +22,10 @@ NAMES = [
     "MASTER_PORT",
     "OMP_NUM_THREADS",
 ]
+
+
+class PeerLostError(Exception):
+    """As a failed collective tells it."""
 
 
 def run_stage(folder: Path) -> None:
@@ -78,7 +83,12 @@ def signal_self(name: str) -> None:
     os.kill(os.getpid(), signal.Signals[name])
 
 
+def lose_peer(_: object) -> None:
+    raise PeerLostError
+
+
 DEEDS = {
+    "lose_peer": lose_peer,
     "say": say,
     "fail": fail,
     "ask": ask,
@@ -99,6 +109,10 @@ def main() -> int:
     folder = Path(sys.argv[1])
     try:
         run_stage(folder)
+    except PeerLostError:
+        print("peer lost", flush=True)
+        time.sleep(0.5)
+        return PEER_LOST
     except errors.AlpacaFarmError as error:
         if RANK == 0:
             told = {"type": type(error).__name__, "message": str(error), "exit_code": error.exit_code}

@@ -1,4 +1,4 @@
-"""Whatever ends a training on a SLURM before its time, it goes on and ends with the bits of an undisturbed one.
+"""Whatever ends a training on a SLURM before its time: it goes on, to the bits of an undisturbed one.
 
 `--times 10` disturbs ten runs in each way, each at another step.
 """
@@ -42,7 +42,7 @@ def signalled(site_home: Path, job: str) -> None:
 
 
 def warned_of_its_time_limit(site_home: Path, job: str) -> None:
-    """The limit is looked at every 30 s, and the warning comes `cluster.slurm.signal_s` before it or earlier."""
+    """SLURM looks at limits every 30 s, and warns `cluster.slurm.signal_s` before or earlier."""
     scontrol("update", f"JobId={job}", "EndTime=now+100")
     site.until(lambda: all(is_signalled(pid) for pid in tasks(job).values()), "no warning comes")
 
@@ -148,9 +148,9 @@ def tasks(job: str) -> dict[int, int]:
             command = (folder / "cmdline").read_text(errors="replace")
         except OSError:  # it has ended
             continue
-        if told.get("SLURM_JOB_ID") == job and "submitit.core._submit" in command and "SLURM_PROCID" in told:
-            if not command.startswith("srun"):
-                found[int(told["SLURM_PROCID"])] = int(folder.name)
+        is_task = "submitit.core._submit" in command and "SLURM_PROCID" in told
+        if told.get("SLURM_JOB_ID") == job and is_task and not command.startswith("srun"):
+            found[int(told["SLURM_PROCID"])] = int(folder.name)
     return found
 
 

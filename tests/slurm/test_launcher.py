@@ -117,6 +117,25 @@ def test_a_killed_process_is_tried_again_and_then_told(stage_folder, tmp_path):
         run(launcher, folder)
 
 
+def test_a_process_that_lost_its_peer_leaves_the_word_to_who_ended_it(stage_folder):
+    folder = stage_folder(rank0={"lose_peer": None}, rank1={"sleep": 1, "signal": "SIGKILL"})
+    with pytest.raises(StageError, match=r"ended as FAILED \(try 2 of cluster\.slurm\.tries=2\)"):
+        run(made(tries=2), folder)
+    assert len((folder / "rank0.log").read_text().splitlines()) == 2  # one of each try
+
+
+def test_an_error_of_ours_on_another_rank_alone_is_told(stage_folder):
+    folder = stage_folder(rank0={"sleep": 300}, rank1={"ask": "label the pairs in here"})
+    with pytest.raises(StageError, match=r"stage sft failed: rank 1 failed\n  log: .*rank1\.log"):
+        run(made(), folder)
+
+
+def test_where_no_process_has_begun_the_log_of_the_job_is_shown(stage_folder):
+    folder = stage_folder()
+    with pytest.raises(StageError, match=r"ends:\n(?s:.*)no module here"):
+        run(made(setup=["echo no module here; exit 1"], tries=1), folder)
+
+
 def test_a_refusal_of_sbatch_is_told_with_what_was_asked_for(stage_folder):
     folder = stage_folder()
     with pytest.raises(StageError, match=r"refused by sbatch: (?s:.*)nowhere(?s:.*)cluster\.slurm"):
@@ -143,6 +162,15 @@ def test_the_end_of_the_command_cancels_its_jobs(stage_folder):
     site.until(lambda: not queue(), "the job goes on")
 
 
+def test_a_job_that_is_submitted_while_the_command_ends_is_cancelled_too(stage_folder):
+    folder = stage_folder(rank0={"sleep": 300})
+    launcher = made()
+    launcher.cancel()
+    with pytest.raises(StageError, match="was cancelled"):
+        run(launcher, folder)
+    site.until(lambda: not queue(), "the job goes on")
+
+
 def test_a_command_that_comes_back_finds_its_job(stage_folder, tmp_path):
     mark = tmp_path / "go on"
     folder = stage_folder(rank0={"after": str(mark)})
@@ -154,17 +182,19 @@ def test_a_command_that_comes_back_finds_its_job(stage_folder, tmp_path):
     launcher.wait([second])
 
 
-def test_a_requeued_job_is_waited_for(stage_folder, tmp_path):
+def test_a_requeued_job_is_waited_for_and_begins_without_the_words_of_the_try_before(stage_folder, tmp_path):
     mark = tmp_path / "go on"
     folder = stage_folder(rank0={"after": str(mark)})
     launcher = made()
     job = launcher.submit(folder, [])
-    site.until(lambda: (folder / "saw0.json").exists(), "does not start")
+    site.until(lambda: (folder / "saw0.json").exists() and (folder / "rank1.ok").exists(), "does not start")
     first = saw(folder, 0)["pid"]
+    (folder / "error.json").write_text("{}")
     subprocess.run(["scontrol", "requeue", job.number], check=True)
+    site.until(lambda: saw(folder, 0)["pid"] != first, "does not start again")
+    assert not (folder / "error.json").exists()
     mark.touch()
     launcher.wait([job])
-    assert saw(folder, 0)["pid"] != first
 
 
 def test_it_needs_to_know_what_to_ask_for():

@@ -76,7 +76,9 @@ class Run:
 def started(home: Path, store: Path, *cluster: str, spec: Sequence[str] = (), measured: bool = False) -> Run:
     """A run in the new folder `home`, from a copy of `store`. It ends with the training unless `measured`."""
     shutil.copytree(store, home / "store")
-    asked = farm.tiny("ppo", f"store='{home / 'store'}'", *cluster, *spec, *(() if measured else ("eval=none",)))
+    asked = farm.tiny(
+        "ppo", f"store='{home / 'store'}'", *cluster, *spec, *(() if measured else ("eval=none",))
+    )
     command = farm.command(*asked, f"hydra.run.dir='{home / 'run'}'")
     with (home / "err").open("a") as err:
         return Run(home, spec, subprocess.Popen(command, cwd=home, stdout=subprocess.DEVNULL, stderr=err))

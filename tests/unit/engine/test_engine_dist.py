@@ -4,7 +4,15 @@ import socket
 import pytest
 import torch
 
-from alpacafarm.engine.dist import SingleProcess, connect, free_port, restore_rng, rng_state, seed_everything
+from alpacafarm.engine.dist import (
+    SingleProcess,
+    connect,
+    free_port,
+    is_peer_lost,
+    restore_rng,
+    rng_state,
+    seed_everything,
+)
 from alpacafarm.errors import StageError
 from tests.contract.ranks import run_ranks
 
@@ -23,6 +31,22 @@ def test_two_ranks_see_the_same_sums_lists_and_words():
     assert first["total"] == [0.1 + 1.1, 2.0**53 + 1.0]  # float64: float32 would lose the second digit
     assert first["gather"] == [{"rank": 0}, {"rank": 1}]
     assert first["broadcast"] == "from 0"
+
+
+def deserted(dist):
+    """What rank 0 makes of a barrier at which the other does not arrive, since it is gone."""
+    try:
+        if dist.rank == 0:
+            dist.barrier()
+    except RuntimeError as error:
+        return is_peer_lost(error)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_a_lost_peer_is_told_from_other_errors():
+    assert run_ranks(2, "tests.unit.engine.test_engine_dist:deserted") == [True, None]
+    assert not is_peer_lost(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
 def test_one_process_is_the_identity():
