@@ -1,4 +1,5 @@
-"""Win rates against how far the proxy was optimised: its reward, and the square root of the KL to SFT.
+"""Win rates against the swept setting, and against how far the proxy was optimised: its reward, and the
+square root of the KL to SFT.
 
 Gao et al. 2023 (arXiv:2210.10760) plot gold reward against the same root, Dubois et al. 2023 (figure 4) win
 rates against the proxy reward.
@@ -7,7 +8,8 @@ rates against the proxy reward.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from alpacafarm.report import plots
 from alpacafarm.report.plots import RunPoint
@@ -19,32 +21,52 @@ Measured = tuple[Mapping[str, str], Result]  # the settings in which the runs di
 
 
 def drawings(runs: Sequence[Measured]) -> list[str]:
-    """Two plots for each judge; none where fewer than two runs have the numbers."""
+    """Up to three plots for each judge; none where fewer than two runs have the numbers."""
     found = []
     for judge in dict.fromkeys(result.eval.judge for _, result in runs if result.eval):
         own = [(settings, r) for settings, r in runs if r.eval and r.eval.judge == judge]
         against = "SFT" if all(result.vs_sft for _, result in own) else "reference"
         names = lines(own)
-        for label, x in (("proxy reward (nats)", proxy), ("square root of KL to SFT (nats)", root_kl)):
+        settings = along([asked for asked, _ in own])
+        axes: list[tuple[str, Callable[[Measured], float | None]]] = [
+            (key, partial(number, key)) for key in settings
+        ]
+        axes += [("proxy reward (nats)", proxy), ("square root of KL to SFT (nats)", root_kl)]
+        for label, x in axes:
             points = [
-                point(name, at, result, against)
-                for name, (_, result) in zip(names, own, strict=True)
-                if (at := x(result)) is not None
+                point(name, at, run[1], against)
+                for name, run in zip(names, own, strict=True)
+                if (at := x(run)) is not None
             ]
             if len(points) > 1:
                 title = f"{label}, judge {judge}"
                 y_label = f"win rate vs {against} (%)"
-                found.append(plots.overoptimisation(points, x_label=label, y_label=y_label, title=title))
+                is_log = label in settings and is_wide([p.x for p in points])
+                found.append(
+                    plots.overoptimisation(points, x_label=label, y_label=y_label, title=title, log_x=is_log)
+                )
     return found
 
 
-def proxy(result: Result) -> float | None:
-    return result.reward_model_score
+def number(key: str, run: Measured) -> float | None:
+    """The run's value of a setting; None where it does not have it."""
+    value = run[0][key]
+    return float(value) if _is_number(value) else None
 
 
-def root_kl(result: Result) -> float | None:
+def is_wide(values: Sequence[float]) -> bool:
+    """Whether equal steps would crowd the small ones."""
+    return min(values) > 0 and max(values) >= 8 * min(values)
+
+
+def proxy(run: Measured) -> float | None:
+    return run[1].reward_model_score
+
+
+def root_kl(run: Measured) -> float | None:
     """A sampled KL near zero may come out negative."""
-    return None if result.kl_to_sft is None else math.sqrt(max(0.0, result.kl_to_sft))
+    found = run[1].kl_to_sft
+    return None if found is None else math.sqrt(max(0.0, found))
 
 
 def point(line: str, x: float, result: Result, against: str) -> RunPoint:

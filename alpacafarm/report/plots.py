@@ -135,6 +135,7 @@ def overoptimisation(
     x_label: str = "proxy reward (nats)",
     y_label: str = "win rate (%)",
     title: str = "Over-optimisation",
+    log_x: bool = False,
 ) -> str:
     """Gold (full line) and judge (dashed) win rates against optimisation of the proxy; a colour per run."""
     if not points:
@@ -147,6 +148,7 @@ def overoptimisation(
             own = sorted((point for point in points if point.run == run), key=lambda point: point.x)
             _series(axes, [(p.x, p.gold, p.gold_error) for p in own], colour, "-", "D", f"{run}: gold")
             _series(axes, [(p.x, p.judge, p.judge_error) for p in own], colour, "--", "o", f"{run}: judge")
+        axes.set_xscale("log" if log_x else "linear")
         axes.set_xlabel(x_label)
         axes.set_ylabel(f"{y_label}; bars: standard error")
         axes.legend(fontsize=7, frameon=False, labelcolor=INK, loc="upper left", bbox_to_anchor=(1.01, 1))

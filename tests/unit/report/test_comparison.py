@@ -120,12 +120,25 @@ def test_a_line_of_the_plot_runs_along_what_says_how_long_was_optimised():
     assert frontier.lines([({}, result(1.0))]) == ["ppo"]
 
 
+def test_a_plot_has_the_swept_key_on_its_axis():
+    runs = [({"kl_coef": value, "seed": seed}, result(1.0)) for value in ("0.002", "0.02") for seed in "12"]
+    drawn = frontier.drawings(runs)
+    assert [re.findall(r'aria-label="([^"]+)"', drawing)[0] for drawing in drawn] == [
+        "kl_coef, judge world-eval",
+        "proxy reward (nats), judge world-eval",
+        "square root of KL to SFT (nats), judge world-eval",
+    ]
+    assert frontier.number("kl_coef", runs[2]) == 0.02
+    assert frontier.number("kl_coef", ({"kl_coef": "-"}, result(1.0))) is None
+    assert [frontier.is_wide(values) for values in ([1, 8], [1, 7], [0, 8])] == [True, False, False]
+
+
 def test_a_point_has_the_rates_against_sft_where_there_are_some():
     made = result(30.0, gold=60.0, kl=9.0)
     point = frontier.point("x", 3.0, made, "SFT")
     assert (point.judge, point.gold, point.judge_error, point.gold_error) == (50.0, 80.0, 1.25, 1.1)
-    assert frontier.root_kl(made) == 3.0
-    assert frontier.root_kl(replace(made, kl_to_sft=-0.01)) == 0.0
+    assert frontier.root_kl(({}, made)) == 3.0
+    assert frontier.root_kl(({}, replace(made, kl_to_sft=-0.01))) == 0.0
     point = frontier.point("x", 3.0, made, "reference")
     assert (point.judge, point.gold) == (30.0, 60.0)
 
@@ -139,7 +152,7 @@ def test_page_and_json_hold_numbers_failures_and_plots(sweep, tmp_path):
     page = (tmp_path / "out" / "sweep.html").read_text()
     assert "stage ppo failed: &lt;b&gt;" in page
     assert "35.0 ± 1.5" in page
-    assert len(re.findall(r'aria-label="([^"]+), judge world-eval"', page)) == 2
+    assert len(re.findall(r'aria-label="([^"]+), judge world-eval"', page)) == 3
     assert re.findall(r'(?:href|src)="(?!#)', page) == []
 
 
