@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +15,20 @@ from alpacafarm.api.prices import Prices
 from alpacafarm.errors import AlpacaFarmError, NeedsLabels, SpecError
 from alpacafarm.pipeline.devices import process_count
 from alpacafarm.pipeline.plan import Plan, make_plan
+from alpacafarm.ports import Launcher
 from alpacafarm.report import folder as run_folder
+from alpacafarm.report.result import Result
 from alpacafarm.spec.run import RunSpec
+from alpacafarm.stage import Stage
 from launchers import LauncherClass, load
 
 if TYPE_CHECKING:
+    from alpacafarm.artifacts.store import Store
+    from alpacafarm.pipeline.execute import Done
     from alpacafarm.report.render import RunReport
+
+
+Stages = Callable[["Job", Path], Sequence["Done"]]  # makes those of a job, whose folder is given
 
 
 @dataclass(frozen=True)
@@ -60,25 +68,43 @@ def check_store(store: str) -> None:
             raise SpecError(f"store={store}: {path} is a file; set store to a folder")
 
 
-def perform(job: Job, folder: Path) -> RunReport:
-    """Executes the plan; `folder` then has spec.json, overrides.json, result.json and report.html.
+@dataclass(frozen=True)
+class Begun:
+    """A run that may be carried out: where its stages lie and start, what is missing, what workers hear."""
 
-    Where it fails there is failure.json instead of the last two.
+    job: Job
+    store: Store
+    launcher: Launcher
+    needed: frozenset[str]
+    settings: str
+
+    @property
+    def to_do(self) -> list[Stage]:
+        return [stage for stage in self.job.plan.stages if stage.key in self.needed]
+
+
+def begun(
+    job: Job,
+    folder: Path,
+    *,
+    group: str | None = None,
+    store: Store | None = None,
+    launcher: Launcher | None = None,
+) -> Begun:
+    """SpecError or BudgetError where the budget or the keys of the run's endpoints do not suffice.
+
+    `folder` takes what workers write about the run, `group` gathers it in Weights & Biases. Runs may share
+    `store` and `launcher`.
     """
     from alpacafarm.artifacts.store import Store
-    from alpacafarm.data.rows import write_text
     from alpacafarm.pipeline.budget import check_budget, check_keys
-    from alpacafarm.pipeline.execute import execute, missing
-    from alpacafarm.report.collect import run_report
-    from alpacafarm.report.render import write_report
+    from alpacafarm.pipeline.execute import missing
     from alpacafarm.worker import Settings
 
-    started, spec = time.perf_counter(), job.spec
-    run_folder.begin(folder, spec_json(spec), job.overrides)
-    told = compose.anywhere(spec)
+    spec, told = job.spec, compose.anywhere(job.spec)
     settings = Settings(
         cluster=spec.cluster,
-        tracking=spec.tracking,
+        tracking=spec.tracking.model_copy(update={"group": spec.tracking.group or group}),
         run_name=spec.name,
         run_folder=str(folder.resolve()),
         store=told["store"],
@@ -86,14 +112,30 @@ def perform(job: Job, folder: Path) -> RunReport:
         budget=spec.budget,
         stages=[stage.key for stage in job.plan.stages],
     )
+    launcher = launcher or job.launcher(spec.cluster, job.world)
+    store = store or Store(Path(spec.store).expanduser())
+    found = Begun(
+        job, store, launcher, frozenset(missing(job.plan, store)), settings.model_dump_json(indent=1)
+    )
+    check_budget(spec.budget, found.to_do)
+    check_keys(spec.api, found.to_do)
+    return found
+
+
+def perform(job: Job, folder: Path, stages: Stages | None = None) -> RunReport:
+    """Executes the plan; `folder` then has spec.json, overrides.json, result.json and report.html.
+
+    Where it fails there is failure.json instead of the last two. `stages` hands over the plan's stages where
+    they are made together with those of other runs.
+    """
+    from alpacafarm.data.rows import write_text
+    from alpacafarm.report.collect import run_report
+    from alpacafarm.report.render import write_report
+
+    started, spec = time.perf_counter(), job.spec
+    run_folder.begin(folder, spec_json(spec), job.overrides)
     try:
-        launcher = job.launcher(spec.cluster, job.world)
-        store = Store(Path(spec.store).expanduser())
-        needed = missing(job.plan, store)
-        to_do = [stage for stage in job.plan.stages if stage.key in needed]
-        check_budget(spec.budget, to_do)
-        check_keys(spec.api, to_do)
-        done = execute(job.plan, store, launcher, settings.model_dump_json(indent=1))
+        done = (stages or alone)(job, folder)
         report = run_report(spec, job.plan, done, time.perf_counter() - started)
     except (AlpacaFarmError, OSError) as error:
         run_folder.note_failure(folder, str(error), waits=isinstance(error, NeedsLabels))
@@ -101,6 +143,24 @@ def perform(job: Job, folder: Path) -> RunReport:
     write_report(folder / run_folder.REPORT, report)
     write_text(folder / run_folder.RESULT, report.result.to_json() + "\n")
     return report
+
+
+def alone(job: Job, folder: Path) -> Sequence[Done]:
+    """The stages of a run that shares nothing but its store with others."""
+    from alpacafarm.pipeline.execute import execute
+
+    run = begun(job, folder)
+    return execute(job.plan, run.store, run.launcher, run.settings)
+
+
+def finished(job: Job, folder: Path) -> Result | None:
+    """The result that the folder holds, if it is that of the job's stages; None for a damaged one."""
+    try:
+        found = run_folder.read(folder).result
+    except ValueError:
+        return None
+    last = job.plan.scores or job.plan.candidate
+    return found if found and last.key in {stage.key for stage in found.stages} else None
 
 
 def exit_code(codes: Sequence[int]) -> int:

@@ -360,7 +360,8 @@ class Ticket(Protocol):
 class Launcher(Protocol):
     """Runs stage folders somewhere. Loaded from `cluster.launcher`."""
 
-    at_once: int  # stages that may be submitted and waited for at the same time, from threads where above 1
+    at_once: int  # stages of one run to submit and wait for at the same time, from threads where above 1
+    room: int  # the same of several runs together, of a sweep
 
     def submit(self, folder: Path, after: Sequence[Ticket]) -> Ticket: ...
 

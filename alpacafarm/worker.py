@@ -129,7 +129,7 @@ def tracker_for(stage: Mapping[str, Any], folder: Path, settings: Settings, dist
                 project=settings.tracking.project,
                 group=settings.tracking.group or settings.run_name,
                 name=f"{settings.run_name}/{stage['name']}",
-                config=stage["params"],
+                config={**stage["params"], "seed": stage["seed"]},
                 mode=settings.tracking.wandb,
                 rank=dist.rank,
             )

@@ -25,7 +25,7 @@ def load(dotted: str) -> LauncherClass:
             f"cluster.launcher={dotted} cannot be loaded ({error}); "
             "it must be package.module:Class, such as launchers.local:Local"
         ) from error
-    absent = [name for name in ("at_once", "submit", "wait", "cancel") if not hasattr(found, name)]
+    absent = [name for name in ("at_once", "room", "submit", "wait", "cancel") if not hasattr(found, name)]
     if not callable(found) or absent:
         lacks = ", ".join(absent) or "class"
         raise SpecError(

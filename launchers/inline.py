@@ -23,6 +23,7 @@ class Here:
 
 class Inline:
     at_once = 1
+    room = 1
 
     def __init__(self, cluster: ClusterSpec, world: int = 1, *, worker: str = "alpacafarm.worker") -> None:
         self.cluster, self.world, self.worker = cluster, world, worker

@@ -30,7 +30,11 @@ Rank = subprocess.Popen[bytes]
 
 
 class Local(Inline):
-    """With one process in this one, unless `subprocesses`; else one process for each rank, all or none."""
+    """With one process in this one, unless `subprocesses`; else one process for each rank, all or none.
+
+    Stages that are waited for from threads run beside each other, so each has processes of its own, and its
+    share of the GPUs where these suffice.
+    """
 
     def __init__(
         self,
@@ -42,46 +46,89 @@ class Local(Inline):
     ) -> None:
         super().__init__(cluster, world, worker=worker)
         # A process of its own for each stage leaves nothing of it on the GPU.
-        self.subprocesses = subprocesses or world > 1 or visible_gpus() > 0
+        gpus = visible_gpus()
+        self.subprocesses = subprocesses or world > 1 or bool(gpus)
+        self.at_once = cluster.at_once or 1
+        self.room = cluster.at_once or max(1, (len(gpus) or cores()) // world)
+        self.shares: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        for first in range(0, self.room * world, world):
+            suffice = len(gpus) >= self.room * world
+            self.shares.put(",".join(gpus[first : first + world]) if suffice else None)
+        self.beside: list[list[Rank]] = []  # ranks of the stages that run beside others
+        self.cancelled = False
+        self.lock = threading.Lock()
 
     def run(self, folder: Path) -> None:
-        stage = json.loads((folder / "stage.json").read_text(encoding="utf-8"))
-        if not self.subprocesses or not stage["uses_devices"]:
-            run_here(folder, self.worker)
-            return
-        ranks: list[Rank] = []
-        with _sigterm_interrupts():
-            try:
-                self._start(folder, ranks)
+        uses_devices = json.loads((folder / "stage.json").read_text(encoding="utf-8"))["uses_devices"]
+        if threading.current_thread() is not threading.main_thread():
+            self._run_beside(folder, self.world if uses_devices else 1)
+        elif self.subprocesses and uses_devices:
+            ranks: list[Rank] = []
+            with _sigterm_interrupts(), _ended(ranks):
+                self._start(folder, ranks, self.world, self._threads(self.world), _console())
                 _wait(folder, ranks)
-            finally:
-                _end(ranks)
+        else:
+            run_here(folder, self.worker)
 
-    def _start(self, folder: Path, ranks: list[Rank]) -> None:
+    def cancel(self) -> None:
+        """Ends the stages that run beside each other; none begins any more."""
+        with self.lock:
+            self.cancelled = True
+            for ranks in self.beside:
+                for process in ranks:
+                    process.terminate()
+
+    def _run_beside(self, folder: Path, world: int) -> None:
+        ranks: list[Rank] = []
+        share = self.shares.get()
+        own = self._threads(self.world * self.room)
+        if share is not None:
+            own["CUDA_VISIBLE_DEVICES"] = share
+        try:
+            with _ended(ranks):
+                with self.lock:
+                    if self.cancelled:
+                        raise StageError(f"stage {stage_name(folder)} was cancelled")
+                    self.beside.append(ranks)
+                    self._start(folder, ranks, world, own, None)
+                _wait(folder, ranks)
+        finally:
+            self.shares.put(share)
+            with self.lock:
+                self.beside = [others for others in self.beside if others is not ranks]
+
+    def _threads(self, processes: int) -> dict[str, str]:
+        """The environment's word for torch's threads where `processes` share the cores."""
+        if "OMP_NUM_THREADS" in os.environ:
+            return {}
+        return {"OMP_NUM_THREADS": str(self.cluster.threads or max(1, cores() // processes))}
+
+    def _start(
+        self, folder: Path, ranks: list[Rank], world: int, own: dict[str, str], console: int | None
+    ) -> None:
         """Adds to `ranks` as it goes, so that those are ended that have started when another cannot."""
         (folder / "error.json").unlink(missing_ok=True)
-        alone, console = _alone(folder), _console()
-        shared = {
-            "WORLD_SIZE": str(self.world),
-            "LOCAL_WORLD_SIZE": str(self.world),
+        alone: int | None = None
+        shared = own | {
+            "WORLD_SIZE": str(world),
+            "LOCAL_WORLD_SIZE": str(world),
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(_free_port()),
             "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
             "PYTHONUNBUFFERED": "1",  # the log is complete whatever ends the process
             PARENT: str(os.getpid()),
         }
-        if "OMP_NUM_THREADS" not in os.environ:
-            shared["OMP_NUM_THREADS"] = str(self.cluster.threads or max(1, cores() // self.world))
         command = [sys.executable, "-P", "-m", self.worker, str(folder)]
         try:
-            for rank in range(self.world):
-                own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            alone = _alone(folder)
+            for rank in range(world):
+                place = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
                 kept = [alone]
                 if rank == 0 and console is not None:
-                    own[CONSOLE] = str(console)
+                    place[CONSOLE] = str(console)
                     kept.append(console)
                 with _log(folder, rank).open("ab") as out:
-                    environment = os.environ | shared | own
+                    environment = os.environ | shared | place
                     ranks.append(_popen(command, environment, out.fileno(), kept))
         finally:
             for descriptor in (alone, console):
@@ -117,6 +164,15 @@ def _wait(folder: Path, ranks: Sequence[Rank]) -> None:
                 ranks[0].wait(LAST_WORDS_S)
             _end(ranks)
             raise _error(folder, rank, code, len(ranks))
+
+
+@contextmanager
+def _ended(ranks: Sequence[Rank]) -> Iterator[None]:
+    """None of them runs after the block."""
+    try:
+        yield
+    finally:
+        _end(ranks)
 
 
 def _end(ranks: Sequence[Rank]) -> None:

@@ -59,7 +59,7 @@ class Job:
 
 
 class Slurm:
-    at_once = 1
+    at_once = room = 1
 
     def __init__(self, cluster: ClusterSpec, world: int = 1, *, worker: str = "alpacafarm.worker") -> None:
         if cluster.slurm is None:
@@ -68,7 +68,7 @@ class Slurm:
                 "cluster.slurm in a file of your own"
             )
         self.cluster, self.spec, self.world, self.worker = cluster, cluster.slurm, world, worker
-        self.at_once = cluster.slurm.at_once
+        self.at_once = self.room = cluster.at_once or 1000
         self.jobs: dict[str, Job] = {}
         self.ended = threading.Event()
 

@@ -12,7 +12,7 @@ def process_count(spec: RunSpec) -> int:
     Raises SpecError where the engine cannot do what the rest of the spec asks.
     """
     cluster = spec.cluster
-    found = cluster.slurm.tasks if cluster.slurm else max(1, visible_gpus())
+    found = cluster.slurm.tasks if cluster.slurm else max(1, len(visible_gpus()))
     world = found if cluster.processes == "auto" else cluster.processes
     if cluster.slurm and world != cluster.slurm.tasks:
         raise SpecError(

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,7 +34,7 @@ def execute(plan: Plan, store: Store, launcher: Launcher, settings: str) -> list
     `settings` is written beside each stage for its worker.
     """
     needed = missing(plan, store)
-    todo = [stage for stage in plan.stages if stage.key in needed]
+    todo = schedule.rows_first([stage for stage in plan.stages if stage.key in needed])
 
     def made(stage: Stage) -> Done:
         return make(stage, store, launcher, settings)
@@ -41,14 +42,19 @@ def execute(plan: Plan, store: Store, launcher: Launcher, settings: str) -> list
     if launcher.at_once == 1:
         found = schedule.in_turn(todo, made)
     else:
-        found, failed = schedule.at_once(todo, made, most=launcher.at_once, stop=launcher.cancel)
-        for error in failed.values():
-            raise error
+        with schedule.AtOnce(todo, made, most=launcher.at_once, stop=launcher.cancel) as making:
+            making.wait()
+        found = {stage.key: making.made(stage) for stage in todo}
+    return with_reused(plan, store, found)
+
+
+def with_reused(plan: Plan, store: Store, found: Mapping[str, Done]) -> list[Done]:
+    """What was made in this run, and of the rest what the store has."""
     done: list[Done] = []
     for stage in schedule.rows_first(plan.stages):
         if stage.key in found:
             done.append(found[stage.key])
-        elif stage.key not in needed and (artifact := store.find(stage)) is not None:
+        elif (artifact := store.find(stage)) is not None:
             done.append(Done(stage, artifact, "reused", 0.0))
     return done
 

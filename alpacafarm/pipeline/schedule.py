@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import TypeVar
+import threading
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Generic, TypeVar
 
-from alpacafarm.errors import AlpacaFarmError
+from alpacafarm.errors import StageError
 from alpacafarm.stage import Stage
 
 log = logging.getLogger(__name__)
@@ -20,55 +21,97 @@ def in_turn(stages: Sequence[Stage], make: Callable[[Stage], T]) -> dict[str, T]
     return {stage.key: make(stage) for stage in rows_first(stages)}
 
 
-def at_once(
-    stages: Sequence[Stage],
-    make: Callable[[Stage], T],
-    *,
-    most: int,
-    stop: Callable[[], None],
-) -> tuple[dict[str, T], dict[str, AlpacaFarmError]]:
-    """By key what `make` made of each stage, up to `most` of them at the same time, and what failed.
+class AtOnce(Generic[T]):
+    """Makes stages in threads, up to `most` at the same time, while its block is entered.
 
-    A stage begins when its parents in `stages` are made. Those below a failed one fail by its error, all
-    others are made. Whatever else is raised ends everything: `stop` is called, and it is passed on.
+    Of those whose parents are made, the first in `stages` begins first. Those below a failed one fail by its
+    error, all others are made. The block's end waits for all; leaving it by an error calls `stop`, which must
+    end what runs, and begins nothing more.
     """
-    waiting = {stage.key: stage for stage in rows_first(stages)}
-    made: dict[str, T] = {}
-    failed: dict[str, AlpacaFarmError] = {}
-    with ThreadPoolExecutor(most, thread_name_prefix="stage") as pool:
-        running: dict[Future[T], Stage] = {}
-        try:
-            while waiting or running:
-                _pass_on_failures(waiting, failed)
-                for stage in _ready(waiting, running, most):
-                    running[pool.submit(make, waiting.pop(stage.key))] = stage
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    stage = running.pop(future)
-                    try:
-                        made[stage.key] = future.result()
-                    except AlpacaFarmError as error:
-                        log.error("stage %s failed: %s", stage.name, str(error).split("\n")[0])
-                        failed[stage.key] = error
-        except BaseException:
-            stop()
-            raise
-    return made, failed
 
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        make: Callable[[Stage], T],
+        *,
+        most: int,
+        stop: Callable[[], None],
+    ) -> None:
+        self.make, self.stop = make, stop
+        self._waiting = {stage.key: stage for stage in stages}
+        self._before = {stage.key: parents(stage) & self._waiting.keys() for stage in stages}
+        self._made: dict[str, T] = {}
+        self._failed: dict[str, Exception] = {}
+        self._changed = threading.Condition()
+        self._threads = [
+            threading.Thread(target=self._work, name=f"stage-{number}", daemon=True)
+            for number in range(min(most, len(stages)))
+        ]
 
-def _ready(waiting: Mapping[str, Stage], running: Mapping[Future[T], Stage], most: int) -> list[Stage]:
-    """Those that wait for nothing in `waiting` or `running`, as many as there is room for."""
-    ahead = {*waiting, *(stage.key for stage in running.values())}
-    free = [stage for stage in waiting.values() if not ahead & parents(stage)]
-    return free[: most - len(running)]
+    def __enter__(self) -> AtOnce[T]:
+        for thread in self._threads:
+            thread.start()
+        return self
 
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            with self._changed:
+                for key in self._waiting:
+                    self._failed[key] = StageError("was not begun: the command was ended")
+                self._waiting.clear()
+                self._changed.notify_all()
+            self.stop()
+        for thread in self._threads:
+            thread.join()
 
-def _pass_on_failures(waiting: dict[str, Stage], failed: dict[str, AlpacaFarmError]) -> None:
-    for key, stage in list(waiting.items()):  # parents come first, so one pass reaches all below
-        cause = next((failed[parent] for parent in parents(stage) if parent in failed), None)
-        if cause is not None:
-            failed[key] = cause
-            del waiting[key]
+    def wait(self) -> None:
+        """Until everything is made or has failed."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._made) + len(self._failed) == len(self._before))
+
+    def made(self, stage: Stage) -> T:
+        """What became of the stage, once it is made; raises what made it or one of its ancestors fail."""
+        with self._changed:
+            self._changed.wait_for(lambda: stage.key in self._made or stage.key in self._failed)
+            if stage.key in self._failed:
+                raise self._failed[stage.key]
+            return self._made[stage.key]
+
+    def _work(self) -> None:
+        while (stage := self._next()) is not None:
+            try:
+                made = self.make(stage)
+            except Exception as error:
+                log.error("stage %s failed: %s", stage.name, str(error).split("\n")[0])
+                with self._changed:
+                    self._failed[stage.key] = error
+                    self._pass_on()
+                    self._changed.notify_all()
+            else:
+                with self._changed:
+                    self._made[stage.key] = made
+                    self._changed.notify_all()
+
+    def _next(self) -> Stage | None:
+        """The next to begin, once there is one; None when there will be none."""
+        with self._changed:
+            while self._waiting:
+                for key, stage in self._waiting.items():
+                    if self._before[key] <= self._made.keys():
+                        del self._waiting[key]
+                        return stage
+                self._changed.wait()
+        return None
+
+    def _pass_on(self) -> None:
+        """Fails what is below failed ones. Parents come first, so one pass reaches all."""
+        for key in list(self._waiting):
+            cause = next((self._failed[parent] for parent in self._before[key] & self._failed.keys()), None)
+            if cause is not None:
+                self._failed[key] = cause
+                del self._waiting[key]
 
 
 def parents(stage: Stage) -> set[str]:

@@ -50,7 +50,6 @@ class SlurmSpec(TaskSpec):
     signal_s: int = Field(ge=1)  # seconds between the warning and the end of the time limit
     tries: int = Field(ge=1)  # how often one stage is put into the queue, where the site ended it
     poll_s: float = Field(gt=0)  # seconds between two looks at the queue
-    at_once: int = Field(ge=1)  # stages in the queue at the same time
 
     @property
     def tasks(self) -> int:
@@ -62,6 +61,9 @@ class ClusterSpec(Strict):
 
     name: str
     launcher: str  # dotted path, `package.module:Class`
+    # Stages at the same time. null: of one run one, of a sweep's runs as many as the cores or GPUs have room
+    # for; with slurm no bound.
+    at_once: Annotated[int, Field(ge=1)] | None = None
     engine: Literal["deepspeed", "plain"]
     # auto: one for each GPU here, else one; with slurm, its tasks
     processes: Annotated[int, Field(ge=1)] | Literal["auto"]

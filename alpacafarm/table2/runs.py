@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from alpacafarm import lookup, run
+from alpacafarm import commandline, lookup, run
 from alpacafarm.errors import AlpacaFarmError, NeedsLabels, StageError
-from alpacafarm.job import Job, not_written, noted, perform, refuse
+from alpacafarm.job import Job, finished, not_written, noted, perform, refuse
 from alpacafarm.report import folder as run_folder
 from alpacafarm.report.result import Result
 from alpacafarm.table2 import workers
@@ -104,7 +104,7 @@ def planned(asked: Asked) -> list[Planned]:
     asked.check()
     problems: list[str] = []
     found: list[Planned] = []
-    with run.configs():
+    with commandline.configs():
         for row in (TRAINED[name] for name in asked.rows):
             for column in COLUMNS:
                 with noted(problems):
@@ -115,7 +115,7 @@ def planned(asked: Asked) -> list[Planned]:
 
 def _with_each_seed(asked: Asked, row: Row, column: Column, problems: list[str]) -> Iterator[Planned]:
     overrides = overrides_of(asked, row, column)
-    cfg, choices = run.composed(overrides, problems)
+    cfg, choices = commandline.composed(overrides, problems)
     for seed in asked.seeds:
         cfg.seed = seed  # composing takes half a second, and this is all that an override of it does
         folder = asked.out / RUNS / asked.scale / str(seed) / column / row.name
@@ -223,13 +223,7 @@ def of_process(future: Future[Outcome]) -> Outcome:
 
 def earlier(item: Planned) -> Outcome:
     """The result that the run's folder holds, if it is that of the same stages."""
-    try:
-        found = run_folder.read(item.folder).result
-    except ValueError:  # damaged: made again
-        found = None
-    last = item.job.plan.scores or item.job.plan.candidate
-    is_same = found is not None and last.key in {stage.key for stage in found.stages}
-    return Outcome(item, found if is_same else None)
+    return Outcome(item, finished(item.job, item.folder))
 
 
 def attempt(item: Planned) -> Outcome:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from alpacafarm import run
+from alpacafarm import commandline, run
 
 Compose = Callable[..., run.Job]
 
@@ -16,9 +16,9 @@ def job() -> Compose:
 
     def composed(*overrides: str) -> run.Job:
         problems: list[str] = []
-        with run.configs():
-            asked = run.over_a_saved_spec(overrides)
-            cfg, choices = run.composed(asked, problems)
+        with commandline.configs():
+            asked = commandline.over_a_saved_spec(overrides)
+            cfg, choices = commandline.composed(asked, problems)
             run.refuse(problems)
             return run.prepared(cfg, asked, choices)
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from alpacafarm import run
+from alpacafarm import commandline, run
 from alpacafarm.errors import SpecError
 from tests.config.wrong_specs import FILES, TABLE
 
@@ -24,7 +24,7 @@ def test_the_table_is_long():
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.overrides or "nothing")
 def test_every_problem_is_told_in_a_line_of_its_own(row, things):
     with pytest.raises(SpecError) as caught:
-        run.check(run.over_a_saved_spec(arguments(row.overrides, things)))
+        run.check(commandline.over_a_saved_spec(arguments(row.overrides, things)))
     assert caught.value.exit_code == 2
     told = str(caught.value).split("\n")
     assert len(told) == len(row.lines), told

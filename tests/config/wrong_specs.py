@@ -481,7 +481,7 @@ TABLE = [
     ),
     wrong(
         "method=sft cluster.launcher=pathlib:Path",
-        r"^cluster\.launcher=pathlib:Path is no launcher \(it has no at_once, submit, wait, cancel\);",
+        r"^cluster\.launcher=pathlib:Path is no launcher \(it has no at_once, room, submit, wait, cancel\);",
     ),
     wrong(
         "method=sft cluster.launcher=launchers.local:Lokal",

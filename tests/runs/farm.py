@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from alpacafarm import run
+from alpacafarm import commandline, run
 
 ARCHITECTURE = "vocab_size: 400, hidden_size: 32, layers: 2, heads: 2, ff_size: 64, max_positions: 128"
 TINY = (
@@ -128,10 +128,10 @@ def hashes(artifact: Path) -> dict[str, str]:
 
 def perform(folder: Path, overrides: Sequence[str]) -> Ran:
     """The run of a command line in this process: composed, checked, planned, executed, reported."""
-    asked = run.over_a_saved_spec(overrides)
+    asked = commandline.over_a_saved_spec(overrides)
     problems: list[str] = []
-    with run.configs():
-        cfg, choices = run.composed(asked, problems)
+    with commandline.configs():
+        cfg, choices = commandline.composed(asked, problems)
         run.refuse(problems)
         job = run.prepared(cfg, asked, choices)
     folder.mkdir(parents=True, exist_ok=True)

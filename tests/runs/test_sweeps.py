@@ -1,24 +1,151 @@
-"""A sweep leaves one table over its runs, whatever became of them."""
+"""Sweeps: what runs share is made once, side by side; one table of all, whatever became of them."""
 
 import json
+import signal
 import subprocess
+import time
+from collections import Counter
+from datetime import datetime
+from itertools import pairwise
 
+import pytest
+
+from alpacafarm import run as run_module
+from alpacafarm.job import begun
 from tests.runs import farm
 
 ROW = {"instruction": "Say hi.", "input": "", "output": "Hi."}
+SHORT = ("upstream.sft.epochs=1", "upstream.rm.epochs=1")
+
+
+def swept(folder):
+    return json.loads((folder / "sweep.json").read_text())["runs"]
+
+
+def stages(folder):
+    """Of each run of a sweep its stages: state by key."""
+    results = [json.loads(path.read_text()) for path in sorted(folder.glob("*/result.json"))]
+    return [{stage["key"]: stage["state"] for stage in result["stages"]} for result in results]
+
+
+def made(folder):
+    return Counter(key for states in stages(folder) for key, state in states.items() if state != "reused")
+
+
+def sft(place, *more):
+    """A sweep of SFT over two files of rows in `place`, the first with a bad row."""
+    (place / "good.jsonl").write_text(f"{json.dumps(ROW)}\n" * 20)
+    (place / "bad.jsonl").write_text(json.dumps({"instruction": "a"}) + "\n")
+    asked = farm.tiny("sft", "model=scratch", "data=files", world=False)
+    asked += ["data.sft=bad.jsonl,good.jsonl", "data.pretrain=good.jsonl", "data.eval=good.jsonl"]
+    return farm.command("-m", *asked, "eval=none", "hydra.sweep.dir=sweep", *more)
+
+
+def run(command, place, code=0):
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr[-3000:]
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def ppo(tmp_path_factory):
+    """Where a sweep of PPO over its KL coefficient has run."""
+    place = tmp_path_factory.mktemp("ppo sweep")
+    asked = [*farm.tiny("ppo"), *SHORT, "kl_coef=0.002,0.02", "cluster.at_once=2"]
+    run(farm.command("-m", *asked, "hydra.sweep.dir=sweep"), place)
+    return place
+
+
+def test_what_runs_share_is_made_once_and_told_to_the_first(ppo):
+    counts = made(ppo / "sweep")
+    assert set(counts.values()) == {1}
+    first, second = stages(ppo / "sweep")
+    assert set(first.values()) == {"made"}
+    assert sorted(second.values()).count("made") == 3  # PPO, its answers, their comparison
+    assert {path.name for path in ppo.glob("store/*/*") if path.suffix != ".partial"} >= set(counts)
+
+
+def test_stages_run_at_the_same_time(ppo):
+    told = [json.loads(path.read_text()) for path in ppo.glob("store/*/*/artifact.json")]
+    begun = [(datetime.fromisoformat(each["started"]).timestamp(), each["seconds"]) for each in told]
+    begun.sort()
+    assert any(start + seconds > later for (start, seconds), (later, _) in pairwise(begun))
+
+
+def test_a_run_that_has_its_result_is_left_alone_and_a_missing_one_is_told_again(ppo):
+    kept, lost = (ppo / "sweep" / number / "result.json" for number in "01")
+    before = kept.stat().st_mtime_ns
+    lost.unlink()
+    run(farm.command("resume=sweep"), ppo)
+    assert kept.stat().st_mtime_ns == before
+    assert set(json.loads(lost.read_text())["stages"][0].items()) >= {("state", "reused")}
+    assert [each["state"] for each in swept(ppo / "sweep")] == ["done", "done"]
 
 
 def test_a_sweep_with_a_failing_job_has_a_table_of_all(tmp_path):
-    (tmp_path / "good.jsonl").write_text(f"{json.dumps(ROW)}\n" * 20)
-    (tmp_path / "bad.jsonl").write_text(json.dumps({"instruction": "a"}) + "\n")
-    asked = farm.tiny("sft", "model=scratch", "data=files", world=False)
-    asked += ["data.sft=bad.jsonl,good.jsonl", "data.pretrain=good.jsonl", "data.eval=good.jsonl"]
-    asked += ["eval=none", "hydra.sweep.dir=sweep"]
-    done = subprocess.run(farm.command("-m", *asked), cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 2, done.stderr[-3000:]
-    told = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
-    assert [run["state"] for run in told["runs"]] == ["failed", "done"]
-    assert "bad.jsonl:1: output=None must be text" in told["runs"][0]["failure"]
-    settings = [run["settings"]["data.sft"].rpartition("/")[2] for run in told["runs"]]
+    run(sft(tmp_path), tmp_path, code=2)
+    told = swept(tmp_path / "sweep")
+    assert [run["state"] for run in told] == ["failed", "done"]
+    assert "bad.jsonl:1: output=None must be text" in told[0]["failure"]
+    settings = [run["settings"]["data.sft"].rpartition("/")[2] for run in told]
     assert settings == ["bad.jsonl", "good.jsonl"]
     assert "bad.jsonl:1" in (tmp_path / "sweep" / "sweep.html").read_text()
+
+
+def test_weights_and_biases_gathers_the_runs_of_a_sweep(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (job,) = run_module.check([*farm.tiny("sft"), "store=store"])
+    (named,) = run_module.check([*farm.tiny("sft"), "store=store", "tracking.group=mine"])
+    groups = [
+        json.loads(begun(asked, tmp_path, group="multirun/sft/today").settings)["tracking"]["group"]
+        for asked in (job, named)
+    ]
+    assert groups == ["multirun/sft/today", "mine"]
+
+
+def test_an_interrupted_sweep_goes_on_by_resume(tmp_path):
+    sweep = tmp_path / "sweep"
+    asked = farm.command(
+        "-m", *farm.tiny("sft"), *SHORT, "method.optim.lr=1e-3,1e-4,1e-5", "hydra.sweep.dir=sweep"
+    )
+    process = subprocess.Popen(asked, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 300
+    while not (sweep / "0" / "result.json").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate()
+    assert process.returncode == 130, told
+    assert swept(sweep)[0]["state"] == "done"
+    run(farm.command("resume=sweep"), tmp_path)
+    assert [each["state"] for each in swept(sweep)] == ["done"] * 3
+    assert set(made(sweep).values()) == {1}
+
+
+def test_two_sweeps_at_once_make_nothing_twice(tmp_path):
+    asked = [*farm.tiny("sft"), *SHORT, "method.optim.lr=1e-3,1e-4", "store=store"]
+    both = [
+        subprocess.Popen(
+            farm.command("-m", *asked, f"hydra.sweep.dir={name}"),
+            cwd=tmp_path,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name in ("one", "two")
+    ]
+    told = [process.communicate()[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], told
+    counts = made(tmp_path / "one") + made(tmp_path / "two")
+    finished = {path.parent.name for path in (tmp_path / "store").glob("*/*/artifact.json")}
+    assert set(counts) == finished
+    assert set(counts.values()) == {1}
+    assert not list((tmp_path / "store").glob("*/*damaged*"))
+
+
+def test_a_launcher_of_hydras_brings_a_failure_back_and_leaves_the_same_table(tmp_path):
+    told = run(sft(tmp_path, "hydra/launcher=submitit_local"), tmp_path, code=2)
+    assert "bad.jsonl:1: output=None must be text" in told
+    assert "Traceback" not in told
+    assert [run["state"] for run in swept(tmp_path / "sweep")] == ["failed", "done"]

@@ -33,7 +33,6 @@ SPEC = SlurmSpec.model_validate(
         "signal_s": 60,
         "tries": 3,
         "poll_s": 0.2,
-        "at_once": 4,
     }
 )
 

@@ -110,10 +110,10 @@ def stages(job):
 
 
 def test_every_split_is_checked_against_the_others(hub):
-    from alpacafarm import run
+    from alpacafarm import commandline, run
 
-    with run.configs():
-        cfg, choices = run.composed(asked(str(hub)), [])
+    with commandline.configs():
+        cfg, choices = commandline.composed(asked(str(hub)), [])
         plan = stages(run.prepared(cfg, asked(str(hub)), choices))
     rows = plan["rows sft"]
     assert rows.params == {"split": "sft", "shape": "examples", "rows": [10_000, 10_000], "shared": 0.005}

@@ -20,16 +20,24 @@ sft = stage("sft", base, rows)
 pairs = stage("pairs", sft)
 reward = stage("reward", pairs)
 dpo = stage("dpo", pairs)
-STAGES = [base, sft, rows, pairs, reward, dpo]
+STAGES = [base, rows, sft, pairs, reward, dpo]
 
 
 def many(make, most=4, stages=STAGES):
-    return schedule.at_once(stages, make, most=most, stop=lambda: None)
+    """By name what became of each stage."""
+    outcomes = {}
+    with schedule.AtOnce(stages, make, most=most, stop=lambda: None) as making:
+        for stage in reversed(stages):
+            try:
+                outcomes[stage.name] = making.made(stage)
+            except StageError as error:
+                outcomes[stage.name] = str(error)
+    return outcomes
 
 
 def test_rows_come_first_then_parents_before_children():
     order = []
-    schedule.in_turn(STAGES, lambda s: order.append(s.name))
+    schedule.in_turn([base, sft, rows, pairs, reward, dpo], lambda s: order.append(s.name))
     assert order == ["rows", "base", "sft", "pairs", "reward", "dpo"]
 
 
@@ -41,16 +49,14 @@ def test_no_child_begins_before_its_parents_have_ended():
         ended.add(stage.key)
         return stage.name
 
-    made, failed = many(make)
-    assert made == {s.key: s.name for s in STAGES}
-    assert not failed
+    assert many(make) == {s.name: s.name for s in STAGES}
     assert not early
 
 
 def test_independent_stages_run_side_by_side():
     together = threading.Barrier(2, timeout=20)  # breaks unless both are there at the same time
-    made, _ = many(lambda s: together.wait() if s in (reward, dpo) else None)
-    assert len(made) == 6
+    made = many(lambda s: together.wait() if s in (reward, dpo) else None)
+    assert {made["reward"], made["dpo"]} == {0, 1}
 
 
 def test_no_more_than_asked_for_at_the_same_time():
@@ -77,19 +83,38 @@ def test_a_failure_fails_what_is_below_it_and_nothing_else():
             raise StageError("no luck")
         return stage.name
 
-    made, failed = many(make, stages=[*STAGES, below])
-    assert {*made.values()} == {"base", "rows", "sft", "pairs", "dpo"}
-    assert {key: str(error) for key, error in failed.items()} == {reward.key: "no luck", below.key: "no luck"}
+    assert many(make, stages=[*STAGES, below]) == {
+        **{s.name: s.name for s in STAGES},
+        "reward": "no luck",
+        "ppo": "no luck",
+    }
 
 
-def test_another_error_stops_everything():
-    stopped = threading.Event()
+def test_of_what_could_begin_the_first_begins():
+    order = []
+    later = [stage(f"later {number}") for number in range(3)]
+    many(lambda s: order.append(s.name), most=1, stages=[*STAGES, *later])
+    assert order == [*(s.name for s in STAGES), *(s.name for s in later)]
+
+
+def test_leaving_early_stops_what_runs_and_begins_nothing_more():
+    began, stopped = [], threading.Event()
 
     def make(stage):
-        if stage is rows:
-            raise KeyboardInterrupt
+        began.append(stage.name)
         assert stopped.wait(20)
         raise StageError("was stopped")
 
+    def interrupted(making):
+        with making:
+            while len(began) < 2:
+                threading.Event().wait(0.01)
+            raise KeyboardInterrupt
+
+    making = schedule.AtOnce(STAGES, make, most=4, stop=stopped.set)
     with pytest.raises(KeyboardInterrupt):
-        schedule.at_once(STAGES, make, most=4, stop=stopped.set)
+        interrupted(making)
+    assert sorted(began) == ["base", "rows"]
+    for made in STAGES:
+        with pytest.raises(StageError):
+            making.made(made)

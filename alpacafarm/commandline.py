@@ -1,0 +1,225 @@
+"""What Hydra will do with a command line, asked before it does it: its jobs and their configs."""
+
+import itertools
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import hydra
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from alpacafarm import compose, lookup
+from alpacafarm.compose import conf_dir
+from alpacafarm.errors import SpecError
+
+Composed = tuple[DictConfig, list[str]]  # a config, and the groups that it has
+
+
+def over_a_saved_spec(arguments: Sequence[str]) -> list[str]:
+    """With `spec=FILE`, Hydra's `++` on nested keys: it does not know the groups of the file."""
+    if not any(a.startswith("spec=") for a in arguments):
+        return list(arguments)
+    nested = re.compile(r"(?!hydra\.)\w+\.")
+    return [f"++{a}" if nested.match(a) else a for a in arguments]
+
+
+def resumed(arguments: Sequence[str]) -> list[str]:
+    """For `resume=FOLDER` the command line of the sweep in the folder, else `arguments`.
+
+    SpecError where the folder holds no sweep, or where more is asked for.
+    """
+    asked = [a.partition("=")[2] for a in arguments if a.startswith("resume=")]
+    if not asked:
+        return list(arguments)
+    folder = Path(asked[-1])
+    try:
+        told = OmegaConf.load(folder / "multirun.yaml").hydra.overrides
+    except (OSError, ValueError, AttributeError, OmegaConfBaseException) as error:
+        raise SpecError(
+            f"resume={folder}: must be the folder of a sweep, such as multirun/ppo/2026-01-31/12-00-00, with "
+            f"the multirun.yaml that Hydra left there ({error}); a single run goes on by its own command"
+        ) from None
+    more = [a for a in arguments if not a.startswith("resume=") and a not in ("-m", "--multirun")]
+    overrides = [a for a in more if "=" in a and not a.startswith("-")]
+    if overrides:
+        raise SpecError(f"resume={folder}: goes on with the sweep as it was; leave out {' '.join(overrides)}")
+    kept = [text for text in told.hydra if text.partition("=")[0] not in ("hydra.sweep.dir", "hydra.mode")]
+    return ["-m", *more, *told.task, *kept, f"hydra.sweep.dir={quoted(str(folder))}"]
+
+
+def quoted(value: str) -> str:
+    """As Hydra's grammar takes any text."""
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def with_searchpath(arguments: Sequence[str]) -> list[str]:
+    """`--config-dir DIR`, the user's own groups, as the override that Hydra's composition takes for it.
+
+    SpecError where there is no such folder.
+    """
+    flag = re.compile(r"(?:--config-dir|-cd)(?:=(.*))?", re.DOTALL)
+    kept: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        found = flag.fullmatch(argument)
+        if found is None:
+            kept.append(argument)
+            continue
+        place = next(rest, "") if found.group(1) is None else found.group(1)
+        if not place or not Path(place).is_dir():
+            raise SpecError(
+                f"--config-dir={place}: there is no such folder; name one that holds groups, such as "
+                "conf with conf/method/NAME.yaml"
+            )
+        kept.append(f"hydra.searchpath=[{quoted(f'file://{Path(place).resolve()}')}]")
+    return kept
+
+
+def configs() -> initialize_config_dir:
+    """Hydra's composition outside of `hydra.main`, as a context."""
+    return initialize_config_dir(str(conf_dir()), version_base="1.3")
+
+
+def jobs(arguments: Sequence[str]) -> list[list[str]]:
+    """The overrides of each job: one, or with `-m` the product of all sweeps, the config's own included."""
+    overrides = [a for a in arguments if not a.startswith("-")]
+    if len(overrides) == len(arguments):
+        return [overrides]
+    parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+    try:
+        parsed = parser.parse_overrides(overrides)
+    except HydraException:
+        return [overrides]  # which cannot be composed either, and that is where it is worded
+    plain = [str(o.input_line) for o in parsed if not o.is_sweep_override()]
+    with suppress(HydraException):  # the same
+        swept = hydra.compose("config", plain, return_hydra_config=True).hydra.sweeper.params or {}
+        parsed = parser.parse_overrides([f"{key}={value}" for key, value in swept.items()]) + parsed
+    return [
+        list(job)
+        for job in itertools.product(
+            *(
+                [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()]
+                if o.is_sweep_override()
+                else [str(o.input_line)]
+                for o in parsed
+            )
+        )
+    ]
+
+
+class Composer:
+    """Composes the jobs of one command line, in turn; `composed` for each.
+
+    Where jobs differ in single keys, not groups, these are set in the config of the first: as Hydra would do
+    it, without the fifth of a second that composing takes. The config that a call returns holds until the
+    next.
+    """
+
+    def __init__(self, jobs: Sequence[Sequence[str]]) -> None:
+        common = set.intersection(*map(set, jobs))
+        parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+        self.first: Composed | None = None
+        self.swept: dict[str, Override] = {}
+        try:
+            found = parser.parse_overrides(sorted({text for job in jobs for text in job} - common))
+        except HydraException:
+            self.only_keys = False
+            return
+        self.only_keys = all(map(is_key, found))
+        self.swept = {str(override.input_line): override for override in found}
+
+    def __call__(self, overrides: Sequence[str], problems: list[str]) -> Composed:
+        if self.first is None or not self.only_keys:
+            before = len(problems)
+            found = composed(overrides, problems)
+            self.first = found if len(problems) == before else None
+            return found
+        cfg, choices = self.first
+        try:
+            for override in (self.swept[text] for text in overrides if text in self.swept):
+                OmegaConf.update(cfg, override.key_or_group, override.value())
+        except OmegaConfBaseException:
+            return composed(overrides, problems)
+        return cfg, choices
+
+
+def is_key(override: Override) -> bool:
+    """Whether it sets one key to a single value."""
+    key = override.key_or_group
+    groups = GlobalHydra.instance().config_loader()
+    return (
+        override.type is OverrideType.CHANGE
+        and override.package is None
+        and not key.startswith("hydra.")
+        and not isinstance(override.value(), dict | list)
+        and not groups.get_group_options(key)
+    )
+
+
+def composed(overrides: Sequence[str], problems: list[str]) -> Composed:
+    """The config of one job and its groups. Keys that do not exist go to `problems` and are left out."""
+    kept = list(overrides)
+    unknown: list[str] = []
+    while True:
+        try:
+            cfg = hydra.compose("config", kept, return_hydra_config=True)
+            break
+        except ValueError as error:  # Hydra's, of a group that is set to null; it has no class of its own
+            raise SpecError(no_such_choice(kept) or str(error)) from None
+        except ConfigCompositionException as error:
+            key = compose.unknown_key(str(error))
+            wrong = [o for o in kept if o.split("=")[0].lstrip("+~") == key]
+            if not wrong:
+                problems += [no_such_key(override) for override in unknown]
+                raise SpecError(one_line(error)) from None
+            kept = [o for o in kept if o not in wrong]
+            unknown += wrong
+        except HydraException as error:
+            raise SpecError(one_line(error)) from None
+    choices = [name for name in cfg.hydra.runtime.choices if not name.startswith("hydra/")]
+    with open_dict(cfg):
+        del cfg["hydra"]
+    known = [*compose.dotted(OmegaConf.to_container(cfg)), *choices]
+    problems += [no_such_key(override, known) for override in unknown]
+    return cfg, choices
+
+
+def no_such_choice(overrides: Sequence[str]) -> str:
+    """A line for each group that is set to null."""
+    wrong = [o.partition("=")[0] for o in overrides if o.partition("=")[2] == "null"]
+    groups = {group: GlobalHydra.instance().config_loader().get_group_options(group) for group in wrong}
+    return "\n".join(
+        f"{group}=null: must name one of conf/{group}; set {group}={options[0]}, "
+        f"for example; known: {', '.join(sorted(options))}"
+        for group, options in groups.items()
+        if options
+    )
+
+
+def no_such_key(override: str, known: Sequence[str] = ()) -> str:
+    suggestion = lookup.suggestion(override.split("=")[0], known)
+    return f"{override}: there is no such key; {suggestion}`--cfg job` prints all keys of a run"
+
+
+def one_line(error: HydraException) -> str:
+    """What Hydra says of a command line, in our words where it is one of the common cases."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return f"{group}={name}: there is no such {group}; {lookup.choices(name, error.options)}"
+    told = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: cannot be read ({told[0]}); write KEY=VALUE, odd characters in quotes"
+    return "; ".join(told)
