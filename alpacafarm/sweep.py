@@ -75,7 +75,7 @@ class Launcher(launcher.Launcher):
     def _known(self, number: int) -> Job | None:
         """The job that was checked before; none of a sweeper that makes up its jobs as it goes."""
         is_basic = str(self.config.hydra.sweeper._target_).endswith(".BasicSweeper")
-        return self.known[number] if is_basic else None
+        return self.known[number] if is_basic and number < len(self.known) else None
 
     def _run(
         self, number: int, overrides: Sequence[str], job: Job | None, stages: Stages | None

@@ -1,0 +1,70 @@
+"""The jobs of a command line, composed the quick way where that is the same."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from alpacafarm import commandline
+from alpacafarm.errors import SpecError
+
+
+def both(*arguments):
+    """Each job's config as the composer finds it and as Hydra alone does, and how often Hydra was asked."""
+    with commandline.configs():
+        jobs = commandline.jobs(["-m", *arguments])
+        composer = commandline.Composer(jobs)
+        quick = [OmegaConf.to_container(composer(overrides, [])[0]) for overrides in jobs]
+        slow = [OmegaConf.to_container(commandline.composed(overrides, [])[0]) for overrides in jobs]
+    return quick, slow, composer
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_quick"),
+    [
+        (("method=ppo", "kl_coef=0.002,0.02", "seed=1,2"), True),
+        (("method=ppo", "kl_coef=null,0.02", "name=a,'b c',${seed}"), True),
+        (("method=ppo", "method.optim.betas=[0.9,0.95],[0.8,0.9]"), False),
+        (("method=ppo,sft", "seed=1,2"), False),
+        (("method=ppo", "feedback=sim,human"), False),
+        (("method=dpo", "+method.none=1,2"), False),
+        (("method=dpo", "hydra.job.name=a,b"), False),
+    ],
+)
+def test_the_quick_way_gives_what_hydra_gives(arguments, is_quick):
+    quick, slow, composer = both(*arguments)
+    assert quick == slow
+    assert len(quick) > 1
+    assert composer.only_keys is is_quick
+
+
+def test_a_swept_key_that_does_not_exist_is_told_for_each_job():
+    with commandline.configs():
+        jobs = commandline.jobs(["-m", "method=sft", "method.optim.ler=1,2"])
+        composer, problems = commandline.Composer(jobs), []
+        for overrides in jobs:
+            composer(overrides, problems)
+    assert [problem.partition(":")[0] for problem in problems] == [
+        "method.optim.ler=1",
+        "method.optim.ler=2",
+    ]
+
+
+def test_only_a_sweep_is_resumed_and_as_it_was(tmp_path):
+    with pytest.raises(
+        SpecError, match=r"resume=.* must be the folder of a sweep.* goes on by its own command"
+    ):
+        commandline.resumed([f"resume={tmp_path}"])
+    (tmp_path / "multirun.yaml").write_text(
+        "hydra: {overrides: {task: ['seed=1,2'], "
+        "hydra: ['hydra.sweep.dir=old', hydra.mode=MULTIRUN, 'hydra.job.name=a']}}"
+    )
+    assert commandline.resumed([f"resume={tmp_path}", "-m", "--config-dir", "own"]) == [
+        "-m",
+        "--config-dir",
+        "own",
+        "seed=1,2",
+        "hydra.job.name=a",
+        f"hydra.sweep.dir='{tmp_path}'",
+    ]
+    with pytest.raises(SpecError, match=r"goes on with the sweep as it was; leave out seed=3"):
+        commandline.resumed([f"resume={tmp_path}", "seed=3"])
+    assert commandline.resumed(["seed=3"]) == ["seed=3"]
