@@ -5,7 +5,8 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from alpacafarm.ports import Dist
@@ -85,15 +86,20 @@ def peak_memory_bytes() -> int:
     torch = sys.modules.get("torch")  # whoever has not loaded torch has nothing on a GPU
     if torch is not None and torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024  # kilobytes on Linux
+    if sys.platform == "linux":  # where ru_maxrss begins with what the process held that started this one
+        told = Path("/proc/self/status").read_text()
+        return int(told.partition("VmHWM:")[2].split()[0]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
 
 
 def _forget_peak() -> None:
-    """What an earlier stage of this process allocated on the GPU is not this one's."""
+    """What an earlier stage of this process took at most is not this one's."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.reset_peak_memory_stats()
+    if sys.platform == "linux":
+        with suppress(OSError):  # a container may forbid it: then the process's peak is the stage's
+            Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew, see man 5 proc
 
 
 def _finish_kernels() -> None:

@@ -127,6 +127,21 @@ def test_peak_memory_grows_with_what_is_touched():
     assert after > 2 * before > 2**20
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system keeps one peak for all")
+def test_the_peak_of_others_is_not_ours():
+    """Neither that of the process that started this one, nor that of an earlier stage of this one."""
+    code = (
+        "from alpacafarm.tracking.meter import Meter, peak_memory_bytes as peak\n"
+        "first = peak(); block = bytearray(b'x') * 2**28; after = peak(); del block\n"
+        "Meter(); print(first, after, peak())"
+    )
+    ballast = bytearray(b"x") * 2**28
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    first, after, second = map(int, done.stdout.split())
+    assert first < len(ballast) < after
+    assert second < len(ballast)
+
+
 def test_on_a_gpu_memory_is_what_torch_allocated(monkeypatch):
     cuda = SimpleNamespace(is_available=lambda: True, max_memory_allocated=lambda: 42)
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
