@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING
 
 from alpacafarm import compose
 from alpacafarm.api.prices import Prices
+from alpacafarm.artifacts.store import Store
+from alpacafarm.cost.fit import check_memory
 from alpacafarm.errors import AlpacaFarmError, NeedsLabels, SpecError
 from alpacafarm.pipeline.devices import process_count
+from alpacafarm.pipeline.execute import missing
 from alpacafarm.pipeline.plan import Plan, make_plan
 from alpacafarm.ports import Launcher
 from alpacafarm.report import folder as run_folder
@@ -23,7 +26,6 @@ from alpacafarm.stage import Stage
 from launchers import LauncherClass, load
 
 if TYPE_CHECKING:
-    from alpacafarm.artifacts.store import Store
     from alpacafarm.pipeline.execute import Done
     from alpacafarm.report.render import RunReport
 
@@ -55,8 +57,17 @@ def checked(spec: RunSpec, overrides: Sequence[str]) -> Job:
         world = process_count(spec)
     with noted(problems):
         launcher = load(spec.cluster.launcher)
+    if not problems:
+        with noted(problems):
+            check_memory(spec, to_do(plan, Path(spec.store).expanduser()), world)
     refuse(problems)
     return Job(spec, plan, world, launcher, tuple(overrides))
+
+
+def to_do(plan: Plan, store: Path) -> list[Stage]:
+    """The stages that are still to be made."""
+    needed = missing(plan, Store(store))
+    return [stage for stage in plan.stages if stage.key in needed]
 
 
 def check_store(store: str) -> None:
@@ -96,9 +107,7 @@ def begun(
     `folder` takes what workers write about the run, `group` gathers it in Weights & Biases. Runs may share
     `store` and `launcher`.
     """
-    from alpacafarm.artifacts.store import Store
     from alpacafarm.pipeline.budget import check_budget, check_keys
-    from alpacafarm.pipeline.execute import missing
     from alpacafarm.worker import Settings
 
     spec, told = job.spec, compose.anywhere(job.spec)

@@ -1,9 +1,9 @@
 """How many processes a stage gets on this machine, found without importing torch."""
 
+from alpacafarm.cost.device import processes
 from alpacafarm.engine.zero import refusals
 from alpacafarm.errors import SpecError
 from alpacafarm.spec.run import RunSpec
-from launchers.gpus import visible_gpus
 
 
 def process_count(spec: RunSpec) -> int:
@@ -12,8 +12,7 @@ def process_count(spec: RunSpec) -> int:
     Raises SpecError where the engine cannot do what the rest of the spec asks.
     """
     cluster = spec.cluster
-    found = cluster.slurm.tasks if cluster.slurm else max(1, len(visible_gpus()))
-    world = found if cluster.processes == "auto" else cluster.processes
+    world = processes(cluster)
     if cluster.slurm and world != cluster.slurm.tasks:
         raise SpecError(
             f"cluster.processes={world}: must be cluster.slurm.nodes={cluster.slurm.nodes} times "

@@ -24,7 +24,7 @@ class SpecUpstream:
     def __init__(self, spec: RunSpec) -> None:
         self.spec = spec
         # Where the weights lie is the base node's business; the model's other settings change every stage.
-        self.model_params = spec.model.canonical(exclude={"name", "path", "revision"})
+        self.model_params = spec.model.canonical(exclude={"name", "path", "revision", "shape"})
         self.problems: dict[str, None] = {}  # what could not be found, in the order in which it was asked for
         self.used: set[str] = set()  # the keys of what was given and asked for
         self.making: list[str] = []  # the roles whose stages are being planned, the outer ones first

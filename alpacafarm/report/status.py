@@ -1,7 +1,7 @@
 """`action=plan` and `action=status`: what would be made, and what there is. Without torch."""
 
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from io import TextIOWrapper
 from pathlib import Path
 
@@ -11,10 +11,11 @@ from rich.text import Text
 
 from alpacafarm.api.ledger import ledger
 from alpacafarm.artifacts.store import Store
+from alpacafarm.cost.device import available
+from alpacafarm.cost.fit import in_gib, needs
 from alpacafarm.pipeline.budget import budget_lines
 from alpacafarm.pipeline.devices import process_count
 from alpacafarm.pipeline.execute import missing
-from alpacafarm.pipeline.memory import parameter_count, state_bytes
 from alpacafarm.pipeline.plan import Plan
 from alpacafarm.spec.base import Strict
 from alpacafarm.spec.cluster import SlurmSpec
@@ -56,7 +57,7 @@ def show_plan(spec: RunSpec, plan: Plan) -> None:
         table.add_row(*map(Text, cells[: len(shown)]))
     out = console()
     out.print(table)
-    for line in derived(spec, {stage.name for stage in plan.stages}):
+    for line in derived(spec, plan.stages):
         out.print(line, highlight=False)
     for line in slurm_lines(spec.cluster.slurm, plan.stages):
         out.print(line, highlight=False)
@@ -79,13 +80,13 @@ def slurm_lines(slurm: SlurmSpec | None, stages: Sequence[Stage]) -> list[str]:
     return lines
 
 
-def derived(spec: RunSpec, made: Collection[str]) -> list[str]:
+def derived(spec: RunSpec, stages: Sequence[Stage]) -> list[str]:
     """Numbers that follow from the spec and are written nowhere, for the stages that are made."""
-    world = process_count(spec)
+    world, made = process_count(spec), {stage.name for stage in stages}
     stage = spec.cluster.zero_stage(world=world, dtype=spec.model.dtype)
     engine = f"DeepSpeed ZeRO-{stage}" if spec.cluster.engine == "deepspeed" else "plain torch"
     lines = [f"{world} process(es), {engine}, {spec.model.dtype}, micro-batch {spec.cluster.micro_batch}"]
-    lines += memory_lines(spec, world=world, stage=stage)
+    lines += memory_lines(spec, stages, world)
     roles: dict[str, Strict] = {str(role): method for role, method in spec.upstream.items()}
     roles[spec.method.name] = spec.method
     for role, method in roles.items():
@@ -98,23 +99,17 @@ def derived(spec: RunSpec, made: Collection[str]) -> list[str]:
     return lines
 
 
-def memory_lines(spec: RunSpec, *, world: int, stage: int) -> list[str]:
-    """Memory of each process for model states, by what is trained."""
-    parameters = parameter_count(spec.model)
-    if parameters is None:
-        return [f"memory: unknown, {spec.model.path} is not on this machine"]
-    told = [f"model of {parameters:,} parameters; states on each device (activations come on top):"]
-    rewards = getattr(spec.upstream.get("rm"), "members", 1)  # an ensemble's members are all loaded
-    for what, trained, frozen in (
-        ("policy or reward model", 1, 0),
-        ("policy, reference and reward" + f" ({rewards})" * (rewards > 1), 1, 1 + rewards),
-        ("actor, critic, reference and reward" + f" ({rewards})" * (rewards > 1), 2, 1 + rewards),
-    ):
-        size = state_bytes(
-            parameters, dtype=spec.model.dtype, stage=stage, world=world, trained=trained, frozen=frozen
-        )
-        told.append(f"  {what}: {size / 2**30:.3g} GiB")
-    return told
+def memory_lines(spec: RunSpec, stages: Sequence[Stage], world: int) -> list[str]:
+    """What each stage takes of each device, and how much there is."""
+    told = {need.stage.name: need.text for need in needs(spec, stages, world)}
+    room = available(spec.cluster, world)
+    there = f"{in_gib(room.size)} GiB ({room.source})" if room else "unknown (cluster.device_memory_gb)"
+    lines = [f"memory of each process at most, estimated; there are {there}:"]
+    lines += [f"  {name}: {text}" for name, text in told.items()]
+    unknown = dict.fromkeys(stage.name for stage in stages if stage.uses_devices and stage.name not in told)
+    if unknown:
+        lines.append(f"  unknown, for the shape of a model is (model.shape says it): {', '.join(unknown)}")
+    return lines
 
 
 def show_status(root: Path) -> None:

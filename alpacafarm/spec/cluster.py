@@ -73,6 +73,7 @@ class ClusterSpec(Strict):
     gradient_checkpointing: bool
     checkpoint_every_s: float = Field(gt=0)  # seconds between checkpoints inside a stage
     rendezvous_timeout_s: float = Field(gt=0)
+    device_memory_gb: float | None = Field(default=None, gt=0)  # GiB that a process may use; null: looked up
     zero: ZeroSpec
     slurm: SlurmSpec | None = None  # for launchers.slurm alone
 

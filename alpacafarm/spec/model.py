@@ -58,7 +58,10 @@ class LoraSpec(Strict):
 
 
 class ModelSpec(Strict):
-    """The policy: `path`, a Hugging Face folder or hub id, or `architecture`, built by `upstream.base`."""
+    """The policy: `path`, a Hugging Face folder or hub id, or `architecture`, built by `upstream.base`.
+
+    `shape` is what a hub id's config.json says of its size, for plans: they look nothing up. No key has it.
+    """
 
     name: str
     path: str | None
@@ -69,6 +72,7 @@ class ModelSpec(Strict):
     max_prompt_tokens: int = Field(ge=4)
     max_response_tokens: int = Field(ge=1)
     lora: LoraSpec | None
+    shape: dict[str, bool | int | str] | None = None
 
     @model_validator(mode="after")
     def path_or_architecture(self) -> "ModelSpec":

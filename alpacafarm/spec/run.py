@@ -79,6 +79,7 @@ class RunSpec(Strict):
     kl_coef: float | None = Field(ge=0)
     store: str = Field(min_length=1)
     action: Literal["run", "plan", "status"]
+    force: bool = False  # runs stages that are expected not to fit into memory
     model: ModelSpec
     data: DataSpec
     method: Method

@@ -92,7 +92,15 @@ SCALES = {
     "world": Scale((), POOLS),
     "smoke": Scale(("data=tiny",), POOLS, is_short=True, notes=("SCALE=smoke: the numbers mean nothing.",)),
     "7b": Scale(
-        ("model=llama-7b", "data=alpaca_farm"),
+        # A node with which PPO's four models of 7B fit into 80 GB, see `alpacafarm.cost`
+        (
+            "model=llama-7b",
+            "data=alpaca_farm",
+            "cluster=slurm_8gpu",
+            "cluster.zero.stage=3",
+            "cluster.gradient_checkpointing=true",
+            "cluster.generation_batch=64",
+        ),
         {column: ("eval/judge=reward",) for column in COLUMNS},
         most_jobs=1,  # a run takes all GPUs
         notes=(

@@ -15,7 +15,7 @@ FLOORS = [
     {"ops", "stats", "text", "world", "request"},
     {"ports"},
     {"artifacts", "engine", "models", "tracking", "launchers", "api"},
-    {"data", "training"},
+    {"cost", "data", "training"},
     {"rollout", "judges", "label"},
     {"selection"},
     {"methods", "feedback", "evals"},

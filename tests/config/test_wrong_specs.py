@@ -46,7 +46,9 @@ def test_every_problem_is_told_in_a_line_of_its_own(row, things):
         f"method=ppo {FILES} eval/judge=reward feedback=human data.preferences={{pairs}}",
         "method=ppo given.rm={model} feedback/judge=reward",
         f"method=rm {FILES} data.simulated_preferences={{pairs}}",  # judged already: nobody is asked
-        "-m method=base,sft,ppo feedback=sim,human model=llama-7b data=alpaca_farm eval/judge=reward",
+        "-m method=base,sft,ppo feedback=sim,human model=llama-7b data=alpaca_farm eval/judge=reward "
+        "cluster=slurm_8gpu cluster.zero.stage=3 cluster.gradient_checkpointing=true "
+        "cluster.generation_batch=64",
     ],
 )
 def test_nothing_is_said_against_a_right_spec(overrides, things):

@@ -37,6 +37,27 @@ TABLE = [
         r"^cluster\.zero\.stage is missing: .*set cluster\.zero\.stage=VALUE",
     ),
     wrong("method=sft judge=reward", r"^judge=reward: there is no such key; "),
+    # Memory
+    wrong(
+        "method=sft cluster.device_memory_gb=0",
+        r"^cluster\.device_memory_gb=0: must be greater than 0; set cluster\.device_memory_gb above 0",
+    ),
+    wrong("method=sft force=perhaps", r"^force=perhaps: must be true or false; "),
+    wrong(
+        "method=sft eval=none cluster.device_memory_gb=0.5",
+        r"^stage base \(too large as well: sft\): its process takes about 0\.\d+ GiB \(process 0\.4.*; most "
+        r"at: forward and backward\), and 0\.5 GiB are there \(cluster\.device_memory_gb=0\.5\); "
+        r"set cluster\.micro_batch=\d, with which the most is 0\.4\d+ GiB, or force=true to run all",
+    ),
+    wrong(
+        "method=sft eval=none cluster.device_memory_gb=0.1",
+        r"^stage base .*; no setting of cluster makes it fit: choose a smaller model or larger devices",
+    ),
+    wrong(
+        "method=ppo model=llama-7b data=alpaca_farm eval=none cluster=slurm_8gpu",
+        r"^stage ppo: each of 8 processes takes about \d+ GiB \(.*\), and 76 GiB are there \(cluster\.device_"
+        r"memory_gb=76\); set cluster\.gradient_checkpointing=true cluster\.zero\.stage=3, with which",
+    ),
     # Snapshots
     wrong(
         "method=ppo method/pick=reward",

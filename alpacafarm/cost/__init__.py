@@ -1,0 +1,1 @@
+"""What stages take before they run: memory on each device, hours. Without torch."""
