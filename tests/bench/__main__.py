@@ -33,7 +33,7 @@ from alpacafarm.text.collate import Tokens, collate
 from alpacafarm.text.tokenise import encode_rows
 from alpacafarm.text.train_tokenizer import train_tokenizer
 from alpacafarm.training.batches import deal
-from tests.bench import annotation, memory
+from tests.bench import annotation, memory, sweeps
 
 ROUNDS = 7
 WORLD = ArchitectureSpec(
@@ -207,6 +207,7 @@ def main() -> None:
         table.add_row(name, *cells, f"{rate:,.0f}" if rate else "")
     Console(width=120).print(table)
     annotation.main()
+    sweeps.main()
     memory.main()
 
 
