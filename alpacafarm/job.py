@@ -66,7 +66,7 @@ def checked(spec: RunSpec, overrides: Sequence[str]) -> Job:
 
 def to_do(plan: Plan, store: Path) -> list[Stage]:
     """The stages that are still to be made."""
-    needed = missing(plan, Store(store))
+    needed = missing(plan, Store(store).is_done)
     return [stage for stage in plan.stages if stage.key in needed]
 
 
@@ -124,7 +124,7 @@ def begun(
     launcher = launcher or job.launcher(spec.cluster, job.world)
     store = store or Store(Path(spec.store).expanduser())
     found = Begun(
-        job, store, launcher, frozenset(missing(job.plan, store)), settings.model_dump_json(indent=1)
+        job, store, launcher, frozenset(missing(job.plan, store.find)), settings.model_dump_json(indent=1)
     )
     check_budget(spec.budget, found.to_do)
     check_keys(spec.api, found.to_do)

@@ -22,6 +22,7 @@ from hydra.plugins import launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
+from alpacafarm.cost.fit import side_by_side
 from alpacafarm.errors import AlpacaFarmError
 from alpacafarm.job import Begun, Job, Stages, begun, finished
 
@@ -152,8 +153,8 @@ def together(jobs: Sequence[Job], folder: Path) -> Iterator[Stages | None]:
     shared = Shared([(job, attempted(job, folder, store, site)) for job in todo])
     with AtOnce(
         rows_first([*shared.stages.values()]),
-        lambda stage: make(stage, store, site, shared.settings[stage.key]),
-        most=site.room,
+        lambda stage: make(stage, store, site, shared.owners[stage.key].settings),
+        most=shared.room(site),
         stop=site.cancel,
     ) as making:
         yield partial(shared.of, making)
@@ -172,12 +173,22 @@ class Shared:
     def __init__(self, runs: Sequence[tuple[Job, Begun | AlpacaFarmError]]) -> None:
         self.runs = {job.overrides: run for job, run in runs}
         self.stages: dict[str, Stage] = {}
-        self.settings: dict[str, str] = {}
+        self.owners: dict[str, Begun] = {}
         for run in (run for run in self.runs.values() if isinstance(run, Begun)):
             for stage in run.to_do:
                 self.stages.setdefault(stage.key, stage)
-                self.settings.setdefault(stage.key, run.settings)
+                self.owners.setdefault(stage.key, run)
         self.told: set[str] = set()
+
+    def room(self, site: Site) -> int:
+        """For how many stages at once: what the site says, of it what the memory suffices for."""
+        found = [site.room]
+        for run in {id(run): run for run in self.owners.values()}.values():
+            spec = run.job.spec
+            if spec.cluster.at_once is None:
+                own = [stage for key, stage in self.stages.items() if self.owners[key] is run]
+                found += filter(None, [side_by_side(spec, own, run.job.world)])
+        return min(found)
 
     def of(self, making: AtOnce[Done], job: Job, folder: Path) -> Sequence[Done]:
         """The stages of one run once they are made; raises what one of them failed by."""

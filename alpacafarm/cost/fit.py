@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alpacafarm.cost.device import GIB, available, on_gpu, processes
+from alpacafarm.cost.device import GIB, available, free_bytes, on_gpu, processes
 from alpacafarm.cost.load import load_of
 from alpacafarm.cost.memory import Estimate, estimate, layout
 from alpacafarm.engine.zero import refusals
@@ -44,6 +44,17 @@ def needs(spec: RunSpec, stages: Sequence[Stage], world: int) -> list[Need]:
     lay = layout(spec.cluster, spec.model, world=world, on_gpu=on_gpu(spec.cluster))
     loads = [(stage, load_of(stage, spec, world)) for stage in stages]
     return [Need(stage, estimate(load, lay)) for stage, load in loads if load is not None]
+
+
+def side_by_side(spec: RunSpec, stages: Sequence[Stage], world: int) -> int | None:
+    """How many of `stages` fit into the memory that they share on this machine, at least one.
+
+    None where they have devices of their own, or where nobody says how much there is.
+    """
+    cluster = spec.cluster
+    free = None if cluster.slurm or on_gpu(cluster) else free_bytes()
+    most = max((need.estimate.total for need in needs(spec, stages, world)), default=None)
+    return max(1, free // (world * most)) if free and most else None
 
 
 def check_memory(spec: RunSpec, stages: Sequence[Stage], world: int) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,7 +33,7 @@ def execute(plan: Plan, store: Store, launcher: Launcher, settings: str) -> list
 
     `settings` is written beside each stage for its worker.
     """
-    needed = missing(plan, store)
+    needed = missing(plan, store.find)
     todo = schedule.rows_first([stage for stage in plan.stages if stage.key in needed])
 
     def made(stage: Stage) -> Done:
@@ -59,12 +59,12 @@ def with_reused(plan: Plan, store: Store, found: Mapping[str, Done]) -> list[Don
     return done
 
 
-def missing(plan: Plan, store: Store) -> set[str]:
-    """Keys that must be made: targets that are not in the store, and their missing ancestors."""
+def missing(plan: Plan, is_made: Callable[[Stage], object]) -> set[str]:
+    """Keys that must be made: targets that are not made, and their ancestors that are not."""
     needed: set[str] = set()
 
     def visit(stage: Stage) -> None:
-        if stage.key in needed or store.find(stage) is not None:
+        if stage.key in needed or is_made(stage):
             return
         needed.add(stage.key)
         for parent in stage.inputs.values():

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from alpacafarm import run
+from alpacafarm.cost import fit
 from alpacafarm.errors import SpecError
 
 SEVEN_B = "model=llama-7b data=alpaca_farm"
@@ -64,3 +65,13 @@ def test_memory_and_force_are_in_no_key(job):
     hub = ("method=sft", "model=qwen-0.5b", "data=alpaca_farm")
     told, untold = job(*hub), job(*hub, "model.shape=null")
     assert [s.key for s in told.plan.stages] == [s.key for s in untold.plan.stages]
+
+
+def test_side_by_side_stages_share_the_memory_of_the_machine(job, monkeypatch):
+    asked = job("method=sft", "cluster.processes=2")
+    most = max(need.estimate.total for need in fit.needs(asked.spec, asked.plan.stages, 2))
+    for free, count in ((7 * most, 3), (most, 1), (None, None)):
+        monkeypatch.setattr(fit, "free_bytes", lambda free=free: free)
+        assert fit.side_by_side(asked.spec, asked.plan.stages, 2) == count
+    on_slurm = job("method=sft", "cluster=slurm")
+    assert fit.side_by_side(on_slurm.spec, on_slurm.plan.stages, 1) is None
