@@ -7,9 +7,11 @@ from typing import Any
 from alpacafarm.cost.device import GIB, available, free_bytes, on_gpu, processes
 from alpacafarm.cost.load import load_of
 from alpacafarm.cost.memory import Estimate, estimate, layout
+from alpacafarm.cost.shape import FAMILIES, shape_of_config
 from alpacafarm.engine.zero import refusals
 from alpacafarm.errors import SpecError
 from alpacafarm.spec.cluster import ClusterSpec
+from alpacafarm.spec.model import ModelSpec
 from alpacafarm.spec.run import RunSpec
 from alpacafarm.stage import Stage
 from launchers.gpus import visible_gpus
@@ -59,6 +61,7 @@ def side_by_side(spec: RunSpec, stages: Sequence[Stage], world: int) -> int | No
 
 def check_memory(spec: RunSpec, stages: Sequence[Stage], world: int) -> None:
     """SpecError where one of `stages`, which are to be made, takes more than a device has."""
+    check_shape(spec.model)
     room = available(spec.cluster, world)
     if spec.force or room is None:
         return
@@ -79,6 +82,14 @@ def check_memory(spec: RunSpec, stages: Sequence[Stage], world: int) -> None:
         f"stage {worst.stage.name}{also}: {whom} takes about {worst.text}, and "
         f"{in_gib(room.size)} GiB are there ({room.source}); {way_out}, or force=true to run all the same"
     )
+
+
+def check_shape(model: ModelSpec) -> None:
+    if model.shape is not None and shape_of_config(model.shape) is None:
+        raise SpecError(
+            f"model.shape={model.shape}: must be the sizes of a config.json with model_type one of "
+            f"{', '.join(FAMILIES)}; set model.shape=null to plan without"
+        )
 
 
 def shown(value: Any) -> str:

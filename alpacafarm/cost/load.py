@@ -12,11 +12,13 @@ from alpacafarm.stage import Given, Kind, Node, Stage
 class Use:
     """How a stage function uses its models, as far as its inputs do not tell.
 
-    `sides`: responses of one row of a micro-batch; `critic`: a value network is trained beside the policy;
-    `anchored`: the reference's logits stand beside the policy's; `entropy`: the loss needs it.
+    `sides`: responses of one row of a micro-batch; `both`: both sides of pairs are learned from; `critic`: a
+    value network is trained beside the policy; `anchored`: the reference's logits stand beside the policy's;
+    `entropy`: the loss needs it.
     """
 
     sides: int = 1
+    both: bool = True
     critic: bool = False
     anchored: bool = False
     entropy: bool = False
@@ -24,7 +26,7 @@ class Use:
 
 PAIRED = Use(sides=2)
 USES = {
-    "alpacafarm.methods.sft:train": Use(),
+    "alpacafarm.methods.sft:train": Use(both=False),
     "alpacafarm.methods.pretrain:train": Use(),
     "alpacafarm.methods.reward_condition:train": Use(),
     "alpacafarm.methods.kto:train": Use(),
@@ -60,7 +62,7 @@ class Load:
     use: Use
     rows: int
     micro_batches: int
-    measured: int  # rows of one forward pass that trains nothing
+    measured: int  # rows of one forward pass that trains nothing, 0 where a stage only samples
     sampled: int
     prompt: int  # tokens of a row, at most
     response: int
@@ -103,7 +105,7 @@ def load_of(stage: Stage, spec: RunSpec, world: int) -> Load | None:
         use=use,
         rows=min(share * (1 if rollouts else use.sides), micro_batch * use.sides),
         micro_batches=-(-share // units),
-        measured=micro_batch,
+        measured=0 if stage.makes is Kind.OUTPUTS and _sampling(stage) else micro_batch,
         sampled=sampled_at_once(stage, spec, world),
         prompt=spec.model.max_prompt_tokens,
         response=response_tokens(stage, spec),

@@ -136,8 +136,8 @@ def moments(load: Load, lay: Layout) -> dict[str, dict[Part, float]]:
         together = sum(net.parameters for net in load.trained)  # in one module
         found |= training(load, lay, min(LIVE, together) * lay.size if lay.stage == 3 else 0.0)
     if load.sampled:
-        found["sampling"] = sampling(load, lay)
-    if load.frozen:
+        found |= sampling(load, lay)
+    if load.frozen and load.measured:
         tokens = load.measured * load.length
         found["measuring"] = {
             "activations": max(passing(net.shape, lay) for net in load.frozen) * tokens,
@@ -155,7 +155,8 @@ def training(load: Load, lay: Layout, gathered: float) -> dict[str, dict[Part, f
     zero/stage_1_and_2.py, zero/stage3.py).
     """
     count, size = trainable(load, lay), lay.size
-    own = 4 * count * lay.share(2)  # gradients that stay here, in float32
+    # Gradients that stay here, in float32; an optimiser elsewhere has them with it
+    own = 0.0 if lay.optimiser_offloaded else 4 * count * lay.share(2)
     before = own if load.micro_batches > 1 and lay.stage < 3 else 0.0
     made = own if lay.stage < 2 else size * count * lay.share(2)
     reducing = bucket(load, lay) if lay.engine == "deepspeed" and lay.stage < 3 else 0.0
@@ -229,16 +230,24 @@ def head_bytes(
     return copies * 4 * min(tokens * net.shape.vocab, CHUNK)
 
 
-def sampling(load: Load, lay: Layout) -> dict[Part, float]:
-    """Keys and values of every position, the prompts' forward pass, and the last position's logits.
-
-    Under ZeRO-3 the policy is gathered whole.
+def sampling(load: Load, lay: Layout) -> dict[str, dict[Part, float]]:
+    """A batch of responses: the prompts' forward pass, and at the end keys and values of every position with
+    the logits of the last one. The cache is taken whole at the beginning, but the CPU gives it as it is
+    written to. Under ZeRO-3 the policy is gathered.
     """
     policy = (load.trained or load.frozen)[0]
     shape, rows = policy.shape, load.sampled
+    gathered = policy.parameters * lay.size if lay.stage == 3 else 0.0
+    a_token = 2 * shape.layers * shape.key * lay.size * rows
     return {
-        "cache": 2 * shape.layers * shape.key * lay.size * rows * load.length,
-        "activations": passing(shape, lay) * rows * load.prompt,
-        "logits": SAMPLED_LOGITS * 4 * rows * shape.vocab,
-        "copies": policy.parameters * lay.size if lay.stage == 3 else 0.0,
+        "prompts of a batch": {
+            "cache": a_token * (load.length if lay.on_gpu else load.prompt),
+            "activations": passing(shape, lay) * rows * load.prompt,
+            "copies": gathered,
+        },
+        "end of a batch": {
+            "cache": a_token * load.length,
+            "logits": SAMPLED_LOGITS * 4 * rows * shape.vocab,
+            "copies": gathered,
+        },
     }

@@ -13,6 +13,7 @@ from alpacafarm.api.ledger import ledger
 from alpacafarm.artifacts.store import Store
 from alpacafarm.cost.device import available
 from alpacafarm.cost.fit import in_gib, needs
+from alpacafarm.cost.hours import duration, model_lines, total_gpu_hours
 from alpacafarm.pipeline.budget import budget_lines
 from alpacafarm.pipeline.devices import process_count
 from alpacafarm.pipeline.execute import missing
@@ -106,10 +107,24 @@ def memory_lines(spec: RunSpec, stages: Sequence[Stage], world: int) -> list[str
     there = f"{in_gib(room.size)} GiB ({room.source})" if room else "unknown (cluster.device_memory_gb)"
     lines = [f"memory of each process at most, estimated; there are {there}:"]
     lines += [f"  {name}: {text}" for name, text in told.items()]
+    if spec.cluster.speed is not None:
+        lines += hours_lines(spec, stages, world)
     unknown = dict.fromkeys(stage.name for stage in stages if stage.uses_devices and stage.name not in told)
     if unknown:
-        lines.append(f"  unknown, for the shape of a model is (model.shape says it): {', '.join(unknown)}")
+        lines.append(
+            f"  unknown, for a model's config.json is not here (set model.shape): {', '.join(unknown)}"
+        )
     return lines
+
+
+def hours_lines(spec: RunSpec, stages: Sequence[Stage], world: int) -> list[str]:
+    found = {stage.name: duration(stage, spec, world) for stage in stages if stage.uses_devices}
+    told = [f"{name} {one.hours:.2f}" if one else f"{name} unknown" for name, one in found.items()]
+    total = total_gpu_hours(list(found.values()))
+    return [
+        *model_lines(spec.cluster.speed, checkpointing=spec.cluster.gradient_checkpointing),
+        f"  {', '.join(told)}; {total:,.1f} GPU hours in all",
+    ]
 
 
 def show_status(root: Path) -> None:

@@ -56,6 +56,15 @@ class SlurmSpec(TaskSpec):
         return self.nodes * self.tasks_per_node
 
 
+class SpeedSpec(Strict):
+    """What plans reckon hours with; nothing else reads it. Shares are of the device's own peak."""
+
+    device: Literal["a100-80gb", "h100-sxm"]
+    mfu: float = Field(gt=0, le=1)  # model FLOP utilisation
+    bandwidth_use: float = Field(gt=0, le=1)  # of the memory, while sampling
+    usd_per_gpu_hour: float | None = Field(ge=0)
+
+
 class ClusterSpec(Strict):
     """Machine settings: processes, micro-batches, memory. A stage's key never contains them."""
 
@@ -74,6 +83,7 @@ class ClusterSpec(Strict):
     checkpoint_every_s: float = Field(gt=0)  # seconds between checkpoints inside a stage
     rendezvous_timeout_s: float = Field(gt=0)
     device_memory_gb: float | None = Field(default=None, gt=0)  # GiB that a process may use; null: looked up
+    speed: SpeedSpec | None = None  # null: plans tell no hours
     zero: ZeroSpec
     slurm: SlurmSpec | None = None  # for launchers.slurm alone
 

@@ -1,41 +1,131 @@
 """The plan of all runs together: each stage once, what each run adds, what it will cost. Without torch."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
 
 from alpacafarm.artifacts.store import State, Store
+from alpacafarm.cost.device import on_gpu
+from alpacafarm.cost.fit import in_gib, needs
+from alpacafarm.cost.hours import Duration, duration, model_lines
 from alpacafarm.report.status import console
-from alpacafarm.stage import Stage
+from alpacafarm.spec.cluster import SpeedSpec
+from alpacafarm.stage import Stage, in_usd
 from alpacafarm.table2.runs import Planned
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a stage asks of machines. `memory` is in bytes of each device; None: not known, or no model."""
+
+    nodes: int
+    gpus: int
+    memory: int | None
+    duration: Duration | None
+
+
 def show(items: Sequence[Planned], notes: Sequence[str]) -> None:
-    stages = {stage.key: stage for item in items for stage in item.job.plan.stages}
+    first: dict[str, Planned] = {}
+    stages: dict[str, Stage] = {}
+    for item in items:
+        for stage in item.job.plan.stages:
+            stages.setdefault(stage.key, stage)
+            first.setdefault(stage.key, item)
     numbers = {key: number for number, key in enumerate(stages, 1)}
-    store = Store(Path(items[0].job.spec.store).expanduser())
+    spec = items[0].job.spec
+    store = Store(Path(spec.store).expanduser())
     states = {key: store.state(stage) for key, stage in stages.items()}
+    asked = {key: asked_of(stage, first[key]) for key, stage in stages.items()}
     out = console()
-    out.print(stage_table(stages, numbers, states))
+    out.print(stage_table(stages, numbers, states, asked))
     out.print()
     out.print(run_table(items, numbers))
     out.print()
-    for line in [*totals(list(stages.values()), states), *notes]:
+    to_do = [key for key in stages if states[key] != "done"]
+    told = [
+        *totals(list(stages.values()), states),
+        *hours([stages[key] for key in to_do], asked, spec.cluster.speed),
+        *model_lines(spec.cluster.speed, checkpointing=spec.cluster.gradient_checkpointing),
+        *notes,
+    ]
+    for line in told:
         out.print(Text(line))
 
 
+def asked_of(stage: Stage, item: Planned) -> Asked:
+    spec, world = item.job.spec, item.job.world
+    if not stage.uses_devices:
+        return Asked(1, 0, None, duration(stage, spec, world))
+    found = needs(spec, [stage], world)
+    return Asked(
+        nodes=spec.cluster.slurm.nodes if spec.cluster.slurm else 1,
+        gpus=world if on_gpu(spec.cluster) else 0,
+        memory=found[0].estimate.total if found else None,
+        duration=duration(stage, spec, world),
+    )
+
+
 def stage_table(
-    stages: Mapping[str, Stage], numbers: Mapping[str, int], states: Mapping[str, State]
+    stages: Mapping[str, Stage],
+    numbers: Mapping[str, int],
+    states: Mapping[str, State],
+    asked: Mapping[str, Asked],
 ) -> Table:
-    table = _table("#", "stage", "makes", "key", "seed", "state", "needs", "cost and derived numbers")
+    """GiB are those of each device; hours are at most; a question mark is a number that is not known."""
+    told = ("#", "stage", "makes", "key", "seed", "state", "needs", "nodes", "GPUs", "GiB", "hours")
+    table = _table(*told, "judge calls", "price", "work")
     for key, stage in stages.items():
         parents = [node for node in stage.inputs.values()]
-        needs = [str(numbers[p.key]) if isinstance(p, Stage) else p.location for p in parents]
-        cells = (stage.name, str(stage.makes), key, str(stage.seed), states[key], " ".join(needs), stage.cost)
-        table.add_row(*map(Text, (str(numbers[key]), *cells)))
+        needed = [str(numbers[p.key]) if isinstance(p, Stage) else p.location for p in parents]
+        of_machines = asked[key]
+        calls = stage.bill.judge_calls
+        cells = (
+            str(numbers[key]),
+            stage.name,
+            str(stage.makes),
+            key,
+            str(stage.seed),
+            states[key],
+            " ".join(needed),
+            str(of_machines.nodes),
+            str(of_machines.gpus),
+            ""
+            if not stage.uses_devices
+            else "?"
+            if of_machines.memory is None
+            else in_gib(of_machines.memory),
+            hours_cell(stage, of_machines),
+            "?" if calls is None else f"{calls:,}" if calls else "",
+            in_usd(stage.bill.price_usd) if calls else "",
+            stage.needs,
+        )
+        table.add_row(*map(Text, cells))
     return table
+
+
+def hours_cell(stage: Stage, asked: Asked) -> str:
+    if not stage.uses_devices:
+        return ""
+    return "?" if asked.duration is None else f"{asked.duration.hours:.2f}"
+
+
+def hours(stages: Sequence[Stage], asked: Mapping[str, Asked], speed: SpeedSpec | None) -> list[str]:
+    """Sums over the stages that are to be made, and what they do not contain."""
+    if speed is None:
+        return []
+    found = [asked[stage.key].duration for stage in stages if stage.uses_devices]
+    known = [one for one in found if one is not None]
+    gpu_hours = sum(one.gpu_hours for one in known)
+    price = f", {gpu_hours * speed.usd_per_gpu_hour:,.0f} USD" if speed.usd_per_gpu_hour is not None else ""
+    unknown = len(found) - len(known)
+    more = f", and {unknown} stages of which nobody knows" if unknown else ""
+    return [
+        f"machines: {len(found)} jobs with a model, at most {gpu_hours:,.0f} GPU hours{price}, "
+        f"{sum(one.hours for one in known):,.0f} hours one after the other{more}"
+    ]
 
 
 def run_table(items: Sequence[Planned], numbers: Mapping[str, int]) -> Table:

@@ -89,6 +89,18 @@ def test_the_plan_of_the_whole_table_at_the_papers_scale_needs_nothing_heavy(tmp
     assert told.count("huggyllama/llama-7b") >= 3
     assert "eval/judge=reward" in told
     assert re.search(r"^to do: about 0 judge calls, 0\.00 USD$", told, re.MULTILINE)
+    rows = dict(re.findall(r"^\d+ +(\w+) .* to do .* 1 +8 +([\d.]+ +[\d.]+) ", told, re.MULTILINE))
+    assert {"sft", "rm", "ppo", "dpo", "quark", "expiter", "compare"} <= set(rows)  # GiB and hours of each
+    assert all(float(gib) < 76 for gib, _ in map(str.split, rows.values()))
+    machines = re.search(
+        r"^machines: (\d+) jobs with a model, at most ([\d,]+) GPU hours, ", told, re.MULTILINE
+    )
+    assert machines is not None
+    assert int(machines[1]) == len(re.findall(r" to do .* 1 +8 +[\d.]+ +[\d.]+ ", told))
+    assert "of which nobody knows" not in told
+    assert re.search(
+        r"^hours at most, on a100-80gb \(312 TFLOP/s .*at 30% of the device's", told, re.MULTILINE
+    )
     assert list(tmp_path.iterdir()) == []
 
 

@@ -58,6 +58,18 @@ TABLE = [
         r"^stage ppo: each of 8 processes takes about \d+ GiB \(.*\), and 76 GiB are there \(cluster\.device_"
         r"memory_gb=76\); set cluster\.gradient_checkpointing=true cluster\.zero\.stage=3, with which",
     ),
+    wrong(
+        "method=sft cluster=slurm cluster.speed.device=v100",
+        r"^cluster\.speed\.device=v100: must be a100-80gb or h100-sxm; set cluster\.speed\.device=",
+    ),
+    wrong(
+        "method=sft cluster=slurm cluster.speed.mfu=2",
+        r"^cluster\.speed\.mfu=2: must be at most 1; set cluster\.speed\.mfu=1 or less",
+    ),
+    wrong(
+        "method=sft model=qwen-0.5b data=alpaca_farm model.shape={{model_type:mamba}} cluster=slurm",
+        r"^model\.shape=.*mamba.*: must be .* model_type one of llama, .*; set model\.shape=null to plan",
+    ),
     # Snapshots
     wrong(
         "method=ppo method/pick=reward",

@@ -97,8 +97,12 @@ def test_ppo_holds_four_models_and_trains_two(llama: Shape):
 
 
 def test_the_cache_has_keys_and_values_of_every_position(llama: Shape):
-    cache = moments(ppo(llama), layout())["sampling"]["cache"]
+    found = moments(ppo(llama), layout())
+    cache = found["end of a batch"]["cache"]
     assert cache == 2 * 32 * 4096 * 2 * 32 * 492  # two of them, layers, hidden, bytes, rows, tokens
+    assert found["prompts of a batch"]["cache"] == cache
+    on_cpu = moments(ppo(llama), layout(on_gpu=False))
+    assert on_cpu["prompts of a batch"]["cache"] == cache * 192 / 492
 
 
 def test_adapters_of_all_linear_layers(llama: Shape):
@@ -113,7 +117,9 @@ def test_adapters_of_all_linear_layers(llama: Shape):
 
 
 def test_offloading_takes_the_states_off_the_device_only_where_there_is_another(llama: Shape):
-    assert resident(sft(llama), layout(optimiser_offloaded=True))["optimiser"] == 0
+    away = layout(optimiser_offloaded=True)
+    assert resident(sft(llama), away)["optimiser"] == 0
+    assert moments(sft(llama), away)["forward and backward"]["gradients"] == 0
     assert resident(sft(llama), layout(stage=3, weights_offloaded=True))["weights"] == 0
 
 
