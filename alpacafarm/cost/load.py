@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from alpacafarm.cost.shape import Shape, is_model, shape_of_node
 from alpacafarm.spec.run import RunSpec
@@ -135,7 +136,9 @@ def models(stage: Stage, spec: RunSpec) -> Iterator[tuple[str, Net | None]]:
 
 def members(node: Node) -> int:
     """Reward models that score together."""
-    return sum(role.startswith("member_") for role in node.inputs) or 1 if isinstance(node, Stage) else 1
+    if isinstance(node, Stage):
+        return max(1, sum(role.startswith("member_") for role in node.inputs))
+    return max(1, len(list(Path(node.location).glob("members/*"))))
 
 
 def sampled_at_once(stage: Stage, spec: RunSpec, world: int) -> int:

@@ -133,7 +133,8 @@ def moments(load: Load, lay: Layout) -> dict[str, dict[Part, float]]:
     if lay.stage == 3:
         gathered = min(LIVE, max(net.parameters for net in nets)) * lay.size
     if load.trained:
-        together = sum(net.parameters for net in load.trained)  # in one module
+        together = sum(net.parameters for net in load.trained)  # in one module, as an anchor is
+        together += load.use.anchored * load.trained[0].parameters
         found |= training(load, lay, min(LIVE, together) * lay.size if lay.stage == 3 else 0.0)
     if load.sampled:
         found |= sampling(load, lay)
