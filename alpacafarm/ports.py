@@ -72,12 +72,26 @@ class Update:
     metrics: Mapping[str, float]
 
 
+@dataclass(frozen=True)
+class Layout:
+    """Who holds an engine's state, and how it is cut up. A checkpoint has that of its writer."""
+
+    engine: str
+    world: int
+    stage: int | None = None  # of ZeRO
+
+    def __str__(self) -> str:
+        how = "plain torch" if self.stage is None else f"ZeRO-{self.stage}"
+        return f"{self.world} rank{'s' * (self.world > 1)} with {how}"
+
+
 class Engine(Protocol):
     """A model under an optimiser, or a frozen one. Losses are sums, divided here by the global weight."""
 
     rank: int
     world: int
     device: torch.device
+    layout: Layout
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The module's forward, gradients recorded only inside `update`."""
@@ -103,8 +117,12 @@ class Engine(Protocol):
         """Writes weights and optimiser states of all ranks under `path`."""
         ...
 
-    def restore(self, path: Path) -> None:
-        """Reads what `checkpoint` wrote, on the same number of ranks."""
+    def restore(self, path: Path) -> Layout:
+        """Reads what `checkpoint` wrote, and returns the writer's layout.
+
+        Where that is this engine's own, training goes on to the bit, else to rounding; dropout, which alone
+        draws from the global random states, then goes on with other draws.
+        """
         ...
 
 
@@ -286,6 +304,10 @@ class Context(Protocol):
 
     def record(self, **facts: Any) -> None:
         """Adds to the manifest's facts."""
+        ...
+
+    def went_on(self, how: str) -> None:
+        """Says, in the log and in the fact `went_on`, that an earlier attempt was cut up in another way."""
         ...
 
     def spend(self, *, judge_calls: int = 0, price_usd: float = 0.0) -> None:

@@ -16,19 +16,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from alpacafarm.engine.dist import ensure_group, restore_rng, rng_state
+from alpacafarm.engine import masters, saved
+from alpacafarm.engine.dist import branch_rng, ensure_group, restore_rng, rng_state
 from alpacafarm.engine.optimizer import adamw, parameter_groups, set_learning_rate
 from alpacafarm.engine.step import (
     Export,
     Sums,
     buffers_in_state,
-    check_layout,
     checkpoint_gradients,
     global_weight,
     on_device,
+    read_layout,
     write_layout,
 )
-from alpacafarm.ports import B, Dist, LossFn, Update
+from alpacafarm.errors import ArtifactError
+from alpacafarm.ports import B, Dist, Layout, LossFn, Update
 from alpacafarm.spec.method import OptimSpec
 
 if TYPE_CHECKING:
@@ -36,8 +38,6 @@ if TYPE_CHECKING:
 
 # DeepSpeed calls collectives by names that torch 2.13 has deprecated, once for each bucket.
 warnings.filterwarnings("ignore", message=r"`torch\.distributed\.\w+` is deprecated", category=FutureWarning)
-
-TAG = "engine"  # DeepSpeed's name for the sub-folder of a checkpoint
 
 
 class DeepSpeedEngine:
@@ -59,6 +59,8 @@ class DeepSpeedEngine:
         self.dist = dist
         self.rank, self.world = dist.rank, dist.world
         self._stage = int(config["zero_optimization"]["stage"])
+        self.layout = Layout("deepspeed", dist.world, self._stage)
+        self.offload = offload_devices(config)
         self._export = export
         self._optim = optim
         self._training = False
@@ -124,18 +126,35 @@ class DeepSpeedEngine:
 
     def checkpoint(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
-        self._engine.save_checkpoint(str(path), tag=TAG, save_latest=False, exclude_frozen_parameters=True)
+        self._engine.save_checkpoint(
+            str(path), tag=saved.TAG, save_latest=False, exclude_frozen_parameters=True
+        )
         torch.save(rng_state(), path / f"rng_{self.rank}.pt")
         self.dist.barrier()
         if self.rank == 0:
-            write_layout(path, engine="deepspeed", world=self.world, stage=self._stage)
+            write_layout(path, self.layout)
         self.dist.barrier()
 
-    def restore(self, path: Path) -> None:
-        check_layout(path, engine="deepspeed", world=self.world, stage=self._stage)
-        # Frozen weights are not in it: they were loaded from where they came from.
-        self._engine.load_checkpoint(str(path), tag=TAG, load_module_strict=False)
-        restore_rng(torch.load(path / f"rng_{self.rank}.pt", weights_only=True))
+    def restore(self, path: Path) -> Layout:
+        layout = read_layout(path)
+        swapped = self.offload["optimizer"] == "nvme"
+        if layout == self.layout and saved.is_swapped(path) == swapped:
+            # Frozen weights are not in it: they were loaded from where they came from.
+            self._engine.load_checkpoint(str(path), tag=saved.TAG, load_module_strict=False)
+            restore_rng(torch.load(path / f"rng_{self.rank}.pt", weights_only=True))
+        else:
+            self._take_over(path, layout)
+        return layout
+
+    def _take_over(self, path: Path, layout: Layout) -> None:
+        if "nvme" in self.offload.values():
+            raise ArtifactError(saved.immovable(path, layout))
+        optimizer = self._engine.optimizer
+        names = {parameter: name for name, parameter in self.module.named_parameters()}
+        shards = masters.shards(optimizer, self._stage, names, self.rank)
+        saved.read(path, layout).give(shards, optimizer if self._stage == 0 else optimizer.optimizer)
+        masters.publish(optimizer, self._stage)
+        branch_rng(torch.load(path / "rng_0.pt", weights_only=True), self.rank)
 
     def _clip_at_stage_0(self) -> Tensor:
         assert self._optim is not None
@@ -167,6 +186,13 @@ class DeepSpeedEngine:
             yield
         finally:
             offload._register_deepspeed_module(offload.module)
+
+
+def offload_devices(config: Mapping[str, Any]) -> dict[str, str]:
+    """Where optimiser states and parameters are kept, as `cluster.zero.offload` names it."""
+    section = config["zero_optimization"]
+    roles = {"optimizer": "offload_optimizer", "parameters": "offload_param"}
+    return {role: section.get(key, {}).get("device", "none") for role, key in roles.items()}
 
 
 def _expected(record: logging.LogRecord) -> bool:

@@ -125,6 +125,13 @@ def restore_rng(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(state["cuda"])
 
 
+def branch_rng(state: dict[str, Any], rank: int) -> None:
+    """Random states of this rank that follow from one of another rank, as `rng_state` returned it."""
+    generator = torch.Generator()
+    generator.set_state(state["torch"])
+    seed_everything(int(torch.randint(2**31, (), generator=generator)) + rank)
+
+
 def _join(timeout_s: float) -> None:
     patience = timedelta(seconds=timeout_s)
     try:

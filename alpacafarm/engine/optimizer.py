@@ -14,18 +14,18 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
     """Trainable parameters by weight decay and learning-rate scale.
 
     Norms, biases and other vectors are not decayed. A module may carry `lr_scales`, parameter-name prefixes
-    to factors; `set_learning_rate` multiplies by them.
+    to factors; `set_learning_rate` multiplies by them. `names` of the parameters are there for a checkpoint.
     """
     scales: dict[str, float] = getattr(module, "lr_scales", {})
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float], dict[str, nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             scale = next((factor for prefix, factor in scales.items() if name.startswith(prefix)), 1.0)
             decay = weight_decay if parameter.dim() > 1 else 0.0
-            groups.setdefault((decay, scale), []).append(parameter)
+            groups.setdefault((decay, scale), {})[name] = parameter
     return [
-        {"params": parameters, "weight_decay": decay, "lr_scale": scale}
-        for (decay, scale), parameters in groups.items()
+        {"params": [*named.values()], "names": [*named], "weight_decay": decay, "lr_scale": scale}
+        for (decay, scale), named in groups.items()
     ]
 
 

@@ -13,19 +13,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from alpacafarm.engine.dist import restore_rng, rng_state
+from alpacafarm.engine import saved
+from alpacafarm.engine.dist import branch_rng, restore_rng, rng_state
 from alpacafarm.engine.optimizer import adamw, parameter_groups, set_learning_rate
 from alpacafarm.engine.step import (
     Export,
     Sums,
     buffers_in_state,
-    check_layout,
     checkpoint_gradients,
     global_weight,
     on_device,
+    read_layout,
     write_layout,
 )
-from alpacafarm.ports import B, Dist, LossFn, Update
+from alpacafarm.ports import B, Dist, Layout, LossFn, Update
 from alpacafarm.spec.method import OptimSpec
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class PlainEngine:
         self.device = device
         self.dist = dist
         self.rank, self.world = dist.rank, dist.world
+        self.layout = Layout("plain", dist.world)
         self._export = export
         self._optim = optim
         self._training = False
@@ -57,7 +59,8 @@ class PlainEngine:
             return
         if gradient_checkpointing:
             checkpoint_gradients(module)
-        self._parameters = [p for p in module.parameters() if p.requires_grad]
+        trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        self._names, self._parameters = [*trained], [*trained.values()]
         self._masters = [_master(p) for p in self._parameters]
         master_of = dict(zip(self._parameters, self._masters, strict=True))
         groups = parameter_groups(module, optim.weight_decay)
@@ -108,22 +111,37 @@ class PlainEngine:
     def checkpoint(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
         if self.rank == 0:
-            weights = [p.detach() for p in self._masters]
+            weights = {name: master.detach() for name, master in zip(self._names, self._masters, strict=True)}
             torch.save({"weights": weights, "optimizer": self._optimizer.state_dict()}, path / "engine.pt")
         torch.save(rng_state(), path / f"rng_{self.rank}.pt")
         self.dist.barrier()
         if self.rank == 0:
-            write_layout(path, engine="plain", world=self.world)
+            write_layout(path, self.layout)
         self.dist.barrier()
 
-    def restore(self, path: Path) -> None:
-        check_layout(path, engine="plain", world=self.world)
-        saved = torch.load(path / "engine.pt", map_location=self.device, weights_only=True)
-        for master, weight in zip(self._masters, saved["weights"], strict=True):
-            master.data.copy_(weight)
-        self._optimizer.load_state_dict(saved["optimizer"])
+    def restore(self, path: Path) -> Layout:
+        layout = read_layout(path)
+        if layout == self.layout:
+            self._read(path)
+        else:
+            self._take_over(path, layout)
         self._publish_masters()
+        return layout
+
+    def _read(self, path: Path) -> None:
+        found = torch.load(path / "engine.pt", map_location=self.device, weights_only=True)
+        for name, master in zip(self._names, self._masters, strict=True):
+            master.data.copy_(found["weights"][name])
+        self._optimizer.load_state_dict(found["optimizer"])
         restore_rng(torch.load(path / f"rng_{self.rank}.pt", weights_only=True))
+
+    def _take_over(self, path: Path, layout: Layout) -> None:
+        shards = [
+            saved.Shard(master, [saved.Part(name, 0, 0, master.numel())])
+            for name, master in zip(self._names, self._masters, strict=True)
+        ]
+        saved.read(path, layout).give(shards, self._optimizer)
+        branch_rng(torch.load(path / "rng_0.pt", weights_only=True), self.rank)
 
     def _collect_gradients(self) -> None:
         """Adds low-precision gradients to their masters'; many small ones would be lost in bfloat16."""

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from alpacafarm.engine.optimizer import check_finite
 from alpacafarm.errors import ArtifactError
-from alpacafarm.ports import Dist, Update
+from alpacafarm.ports import Dist, Layout, Update
 from alpacafarm.text.collate import Batch
 
+RECORD = "engine.json"
 Export = Callable[[nn.Module, Mapping[str, Tensor], Path], None]  # module, whole state, folder
 
 
@@ -75,26 +76,16 @@ def buffers_in_state(module: nn.Module) -> dict[str, Tensor]:
     return {name: buffer.detach().cpu() for name, buffer in module.named_buffers() if name in kept}
 
 
-def write_layout(path: Path, **layout: Any) -> None:
+def write_layout(path: Path, layout: Layout) -> None:
     """Records who wrote a checkpoint. Rank 0 calls it last: a checkpoint without it is not complete."""
-    (path / "engine.json").write_text(json.dumps(layout))
+    (path / RECORD).write_text(json.dumps(asdict(layout)))
 
 
-def check_layout(path: Path, **layout: Any) -> None:
-    """Refuses a checkpoint that another engine or another number of ranks wrote."""
-    record = path / "engine.json"
+def read_layout(path: Path) -> Layout:
+    """Who wrote a checkpoint."""
+    record = path / RECORD
     if not record.is_file():
         raise ArtifactError(
-            f"{path} holds no complete engine checkpoint (no engine.json); delete it to start again"
+            f"{path} holds no complete engine checkpoint (no {RECORD}); delete it to start again"
         )
-    written = json.loads(record.read_text())
-    if written != layout:
-        raise ArtifactError(
-            f"the checkpoint {path} was written with {_words(written)} and this run has {_words(layout)}; "
-            "go on with the former (cluster.processes, cluster.engine, cluster.zero.stage), "
-            "or delete it to start again"
-        )
-
-
-def _words(layout: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in layout.items())
+    return Layout(**json.loads(record.read_text()))

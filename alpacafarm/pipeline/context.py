@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from alpacafarm.spec.judge import JudgeSpec
     from alpacafarm.text.collate import Tokens
 
+log = logging.getLogger(__name__)
 
 FILLER = 0  # any id does where the attention mask says what is padding
 
@@ -246,6 +248,11 @@ class StageContext:
 
     def record(self, **facts: Any) -> None:
         self.facts.update(facts)
+
+    def went_on(self, how: str) -> None:
+        if self.dist.rank == 0:
+            log.info("%s: went on from %s", self.name, how)
+        self.facts.setdefault("went_on", []).append(how)
 
     def spend(self, *, judge_calls: int = 0, price_usd: float = 0.0) -> None:
         self.cost["judge_calls"] = self.cost.get("judge_calls", 0) + judge_calls

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from alpacafarm.ports import Context, Engine
+from alpacafarm.ports import Context, Dist, Engine
 from alpacafarm.preemption import Preempted, is_warned
 
 log = logging.getLogger(__name__)
@@ -17,13 +17,14 @@ class Checkpoints:
     """Checkpoints of one training run under `ctx.scratch`.
 
     A checkpoint is complete when `latest.json` names it; that file is renamed into place after every rank has
-    written.
+    written. The ranks that go on from it may be others than those that wrote it, in number and in layout.
     """
 
     def __init__(self, engine: Engine, ctx: Context) -> None:
         self.engine, self.ctx = engine, ctx
         self.latest = ctx.scratch / "latest.json"
         self.saved_at = time.monotonic()
+        self.went_on: list[str] = []
 
     def restore(self) -> tuple[int, dict[str, Any]]:
         """The step to go on from and the loop's own state; (0, {}) when nothing was saved."""
@@ -31,10 +32,15 @@ class Checkpoints:
         if found is None:
             self.ctx.track.rewind(0)
             return 0, {}
-        self.engine.restore(self.ctx.scratch / found["folder"])
+        writer = self.engine.restore(self.ctx.scratch / found["folder"])
         self.ctx.track.rewind(found["step"])
-        self.ctx.meter.restore(found["meter"])
+        self.ctx.meter.restore(dealt(found["meter"], writer.world, self.ctx.dist))
         log.info("%s: goes on from step %d", self.ctx.name, found["step"])
+        self.went_on = found.get("went_on", [])
+        if writer != self.engine.layout:
+            self.went_on.append(f"step {found['step']}, saved on {writer}, on {self.engine.layout}")
+        for how in self.went_on:
+            self.ctx.went_on(how)
         return int(found["step"]), dict(found["state"])
 
     def _found(self) -> dict[str, Any] | None:
@@ -76,6 +82,7 @@ class Checkpoints:
                 "folder": folder.name,
                 "state": dict(state),
                 "meter": self.ctx.meter.state(),
+                "went_on": self.went_on,
             }
             aside = self.latest.with_suffix(".new")
             aside.write_text(json.dumps(record))
@@ -85,6 +92,12 @@ class Checkpoints:
                     shutil.rmtree(old)
         self.ctx.dist.barrier()
         self.saved_at = time.monotonic()
+
+
+def dealt(meter: Mapping[str, Any], writers: int, dist: Dist) -> dict[str, Any]:
+    """A meter's state of one of `writers` equal ranks, its counts dealt out to the ranks that are here."""
+    counts = ("tokens", "samples", "computed")
+    return {**meter, **{name: (meter[name] * writers + dist.rank) // dist.world for name in counts}}
 
 
 class Snapshots:

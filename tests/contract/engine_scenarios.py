@@ -10,7 +10,7 @@ import torch
 from transformers import LlamaForCausalLM, LlamaForSequenceClassification
 
 from alpacafarm.engine.build import build_engine
-from alpacafarm.errors import ArtifactError
+from alpacafarm.engine.dist import SingleProcess
 from alpacafarm.models import heads
 from alpacafarm.models.export import export_policy
 from alpacafarm.models.heads import ActorCritic, RewardModel
@@ -62,7 +62,6 @@ class Record:
     sharded: bool = False
     frozen_tokens: list[list[int]] = field(default_factory=list)
     frozen_logprobs: torch.Tensor | None = None  # after generating
-    refusal: str = ""
     scales_moved: list[bool] = field(default_factory=list)  # bfloat16: after each of four small steps
 
 
@@ -127,6 +126,22 @@ def build(case: Case, dist: Any, weights: dict[str, torch.Tensor], *, seed: int 
     )
 
 
+def reference(case: Case) -> tuple[list[float], list[float], list[dict[str, float]], dict[str, torch.Tensor]]:
+    """Plain torch on one rank with all rows in one batch: losses, norms, metrics, weights."""
+    weights: dict[str, torch.Tensor] = {}
+    plain = Case("reference", lora=case.lora, tied=case.tied, dtype=case.dtype)
+    engine = build(plain, SingleProcess(), weights)
+    updates = [engine.update(cut(step, [[16]], 0), loss_of(engine), lr=OPTIM.lr) for step in range(STEPS)]
+    for name, parameter in engine.module.named_parameters():
+        weights[name] = parameter.detach()
+    return (
+        [u.loss for u in updates],
+        [u.grad_norm for u in updates],
+        [dict(u.metrics) for u in updates],
+        weights,
+    )
+
+
 def cut(step: int, sizes: list[list[int]], rank: int) -> list[SequenceBatch]:
     """This rank's micro-batches of the step's 16 rows."""
     start = sum(sum(other) for other in sizes[:rank])
@@ -149,7 +164,7 @@ def loss_of(engine: Any) -> Any:
     return loss
 
 
-def course(dist: Any, case: Case, cuts: Cuts, folder: Path, foreign: Path | None) -> Record:
+def course(dist: Any, case: Case, cuts: Cuts, folder: Path) -> Record:
     """Train, generate, train, checkpoint, train on; then the last step again from the checkpoint."""
     record = Record()
     engine = build(case, dist, record.weights)
@@ -166,7 +181,7 @@ def course(dist: Any, case: Case, cuts: Cuts, folder: Path, foreign: Path | None
         record.metrics.append(dict(update.metrics))
     record.logprobs = engine(probe(dist)).logprob_BT
     engine.export(folder / f"{case.name}_export")
-    resume(dist, case, cuts[-1], folder, record, foreign)
+    resume(dist, case, cuts[-1], folder, record)
     freeze(dist, case, record)
     if case.dtype == "bfloat16":
         record.scales_moved = small_steps(dist, case, cuts[0], folder)
@@ -193,17 +208,10 @@ def generate(engine: Any, dist: Any) -> list[list[int]]:
     return tokens.tolist()
 
 
-def resume(
-    dist: Any, case: Case, sizes: list[list[int]], folder: Path, record: Record, foreign: Path | None
-) -> None:
+def resume(dist: Any, case: Case, sizes: list[list[int]], folder: Path, record: Record) -> None:
     """Into an engine with other weights (with LoRA the same: frozen weights are not in a checkpoint)."""
     engine = build(case, dist, record.resumed_weights, seed=0 if case.lora else 1)
-    if foreign is not None and (foreign / case.name).exists():
-        try:
-            engine.restore(foreign / case.name)
-        except ArtifactError as error:
-            record.refusal = str(error)
-    engine.restore(folder / case.name)
+    assert engine.restore(folder / case.name) == engine.layout
     record.resumed_loss = engine.update(cut(STEPS - 1, sizes, dist.rank), loss_of(engine), lr=OPTIM.lr).loss
     engine.export(folder / f"{case.name}_resumed")
 
@@ -240,16 +248,39 @@ def small_steps(dist: Any, case: Case, sizes: list[list[int]], folder: Path) -> 
     return moved
 
 
-def all_courses(
-    dist: Any, cases: list[Case], cuts: Cuts, folder: Path, foreign: Path | None
-) -> dict[str, Record | str]:
+def all_courses(dist: Any, cases: list[Case], cuts: Cuts, folder: Path) -> dict[str, Record | str]:
     """Many engines in one process group: starting one costs seconds. A failed course is its traceback."""
     records: dict[str, Record | str] = {}
     chunk = 4 * tiny.VOCABULARY  # so small that ranks get different numbers of chunks
     for case in cases:
         try:
             with mock.patch.object(heads, "CHUNK_ELEMENTS", chunk):
-                records[case.name] = course(dist, case, cuts, folder, foreign)
+                records[case.name] = course(dist, case, cuts, folder)
         except Exception:
             records[case.name] = traceback.format_exc()
     return records
+
+
+def checkpoints(dist: Any, cases: list[Case], cuts: Cuts, folder: Path) -> None:
+    """Leaves what `course` leaves before its last step."""
+    for case in cases:
+        engine = build(case, dist, {})
+        for step in range(STEPS - 1):
+            engine.update(cut(step, cuts[step], dist.rank), loss_of(engine), lr=OPTIM.lr)
+        engine.checkpoint(folder / case.name)
+
+
+Pairs = list[tuple[Case, Case]]  # who wrote a checkpoint, and who goes on from it
+
+
+def take_over(dist: Any, pairs: Pairs, sizes: list[list[int]], folder: Path) -> list[tuple[str, float, Any]]:
+    """Of each pair: on what the writer was, and loss and weights of the last step of `course`."""
+    found = []
+    for writer, reader in pairs:
+        weights: dict[str, torch.Tensor] = {}
+        engine = build(reader, dist, weights, seed=0 if reader.lora else 1)
+        layout = engine.restore(folder / writer.name)
+        update = engine.update(cut(STEPS - 1, sizes, dist.rank), loss_of(engine), lr=OPTIM.lr)
+        engine.export(folder / f"taken_over_{dist.world}")
+        found.append((str(layout), update.loss, weights))
+    return found

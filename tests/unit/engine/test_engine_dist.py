@@ -6,6 +6,7 @@ import torch
 
 from alpacafarm.engine.dist import (
     SingleProcess,
+    branch_rng,
     connect,
     free_port,
     is_peer_lost,
@@ -84,3 +85,18 @@ def test_random_states_come_back():
     assert (random.random(), torch.rand(2).tolist()) == drawn
     seed_everything(3)
     assert (random.random(), torch.rand(2).tolist()) == drawn
+
+
+def test_ranks_branch_off_one_saved_state_each_with_draws_of_its_own():
+    seed_everything(3)
+    saved = rng_state()
+
+    def draws(rank):
+        branch_rng(saved, rank)
+        return float(torch.rand(())), random.random()
+
+    seed_everything(4)
+    assert draws(0) == draws(0)
+    assert len({draws(rank) for rank in range(4)}) == 4
+    restore_rng(saved)
+    assert draws(0) != (float(torch.rand(())), random.random())
