@@ -12,15 +12,18 @@ from pydantic import Field
 
 from alpacafarm.data.rows import read_rows, write_outputs, write_text
 from alpacafarm.ports import Artifact, Context, Inputs
+from alpacafarm.rollout import shards
+from alpacafarm.rollout.shards import Response
 from alpacafarm.spec.base import Strict
 from alpacafarm.spec.model import Sampling
 from alpacafarm.stats.seeds import stable_seed
 from alpacafarm.types import Example, Output
 
 if TYPE_CHECKING:
-    from alpacafarm.text.collate import Tokens
+    from transformers import PreTrainedModel
 
-SHARD = 512  # responses between two saves of a decoding stage
+    from alpacafarm.text.collate import Tokens
+    from alpacafarm.text.tokenise import Ids
 
 
 class DecodeSpec(Strict):
@@ -125,32 +128,53 @@ def _sampled(
     rows: Sequence[Example],
     prompts: Sequence[tuple[int, ...]],
     jobs: Sequence[tuple[int, int]],
-) -> list[tuple[tuple[int, ...], bool]]:
-    """The responses of all jobs on every rank. Each rank keeps its finished shards and goes on from them."""
+) -> list[Response]:
+    """The responses of all jobs on every rank. Each rank keeps its finished shards and goes on from them.
+
+    What another number of ranks has finished is taken over.
+    """
     dist = ctx.dist
-    mine = jobs[dist.rank :: dist.world]
-    shards = [mine[i : i + SHARD] for i in range(0, len(mine), SHARD)]
+    known = _of_other_ranks(ctx, weights.key, len(jobs))
+    mine = range(len(jobs))[dist.rank :: dist.world]
     policy = ctx.frozen(weights)
-    done: list[tuple[tuple[int, ...], bool]] = []
+    done: list[Response] = []
     with ctx.progress(len(mine), f"sample {spec.stream}") as bar, policy.gathered() as model:
-        for number, shard in enumerate(shards):
-            saved = ctx.scratch / f"shard-{weights.key}-{dist.rank}of{dist.world}-{number}.json"
-            if not saved.exists():
-                seeds = [stable_seed(ctx.seed, spec.stream, rows[row].id, sample) for row, sample in shard]
-                with ctx.meter.phase("generate"):
-                    sampled = ctx.sample(
-                        model, [prompts[row] for row, _ in shard], spec.sampling, seeds=seeds
-                    )
-                read = [*(prompts[row] for row, _ in shard), *sampled.responses]
-                ctx.meter.count(
-                    tokens=sum(map(len, read)), samples=len(shard), computed=sampled.computed_tokens
-                )
-                write_text(saved, json.dumps([sampled.responses, sampled.ended]))
-            responses, ended = json.loads(saved.read_text())
-            done += [(tuple(ids), end) for ids, end in zip(responses, ended, strict=True)]
+        for number, start in enumerate(range(0, len(mine), shards.SHARD)):
+            shard = mine[start : start + shards.SHARD]
+            place = shards.path(ctx.scratch, weights.key, dist.rank, dist.world, number)
+            if not place.exists():
+                todo = [job for job in shard if job not in known]
+                asked = [prompts[jobs[job][0]] for job in todo]
+                seeds = [
+                    stable_seed(ctx.seed, spec.stream, rows[row].id, sample)
+                    for row, sample in (jobs[job] for job in todo)
+                ]
+                fresh = _fresh(model, asked, seeds, spec.sampling, ctx) if todo else []
+                found = known | dict(zip(todo, fresh, strict=True))
+                shards.write(place, [found[job] for job in shard])
+            done += shards.read(place)
             bar.advance(len(done))
     shares = dist.gather(done)
     return [shares[i % dist.world][i // dist.world] for i in range(len(jobs))]
+
+
+def _fresh(
+    model: PreTrainedModel, asked: Sequence[Ids], seeds: Sequence[int], sampling: Sampling, ctx: Context
+) -> list[Response]:
+    with ctx.meter.phase("generate"):
+        sampled = ctx.sample(model, asked, sampling, seeds=seeds)
+    read = [*asked, *sampled.responses]
+    ctx.meter.count(tokens=sum(map(len, read)), samples=len(asked), computed=sampled.computed_tokens)
+    return list(zip(sampled.responses, sampled.ended, strict=True))
+
+
+def _of_other_ranks(ctx: Context, key: str, jobs: int) -> dict[int, Response]:
+    """By job what an earlier attempt on another number of ranks had finished. All ranks call."""
+    told = shards.of_other_worlds(ctx.scratch, key, ctx.dist.world) if ctx.dist.rank == 0 else None
+    found: dict[int, dict[int, Response]] = ctx.dist.broadcast(told)
+    for world, responses in found.items():
+        ctx.went_on(f"{len(responses)} of {jobs} responses, sampled on {world} ranks, on {ctx.dist.world}")
+    return {job: response for responses in found.values() for job, response in responses.items()}
 
 
 def prompt_prefix(policy: Artifact) -> str:

@@ -163,7 +163,7 @@ def perform_until(folder: Path, overrides: Sequence[str], survived: Path) -> Non
     the moment before each stage's artifact is published.
     """
     from alpacafarm.artifacts.store import Store
-    from alpacafarm.rollout import decode
+    from alpacafarm.rollout import shards
     from alpacafarm.training.checkpoint import Checkpoints
 
     def here(point: str) -> None:
@@ -173,7 +173,7 @@ def perform_until(folder: Path, overrides: Sequence[str], survived: Path) -> Non
             file.write(point + "\n")
         os.kill(os.getpid(), signal.SIGKILL)
 
-    save, write, publish = Checkpoints.save, decode.write_text, Store.publish
+    save, write, publish = Checkpoints.save, shards.write_text, Store.publish
 
     def save_and_die(self: Any, step: int, state: Any) -> None:
         save(self, step, state)
@@ -191,8 +191,8 @@ def perform_until(folder: Path, overrides: Sequence[str], survived: Path) -> Non
 
     with (
         mock.patch.object(Checkpoints, "save", save_and_die),
-        mock.patch.object(decode, "write_text", write_and_die),
-        mock.patch.object(decode, "SHARD", 20),
+        mock.patch.object(shards, "write_text", write_and_die),
+        mock.patch.object(shards, "SHARD", 20),
         mock.patch.object(Store, "publish", die_and_publish),
     ):
         perform(folder, overrides)

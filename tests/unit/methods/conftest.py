@@ -86,7 +86,7 @@ class Tiny:
         dist = dist or SingleProcess()
         folder = self.home / name
         for part in ("out", "scratch"):
-            (folder / part).mkdir(parents=True, exist_ok=dist.world > 1)
+            (folder / part).mkdir(parents=True, exist_ok=True)
         return StageContext(
             name=name,
             seed=7,
