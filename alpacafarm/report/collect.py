@@ -73,10 +73,7 @@ def _result(
         gold=_gold(scores.get("gold")),
         reward_model_score=scores.get("reward_model_score"),
         kl_to_sft=scores.get("kl_to_sft"),
-        stages=tuple(
-            StageLine(d.stage.name, d.stage.key, str(d.stage.makes), d.state, d.seconds, str(d.artifact.path))
-            for d in done
-        ),
+        stages=tuple(map(_stage_line, done)),
         outputs=str(outputs.path / "outputs.json") if outputs else None,
         policy=str(candidate.path / "model") if plan.candidate.makes is Kind.POLICY else None,
         picked=candidate.facts.get("picked"),
@@ -84,6 +81,18 @@ def _result(
         price_usd=float(sum(cost.get("price_usd", 0.0) for cost in costs)),
         seconds=seconds,
         version=__version__,
+    )
+
+
+def _stage_line(done: Done) -> StageLine:
+    return StageLine(
+        name=done.stage.name,
+        key=done.stage.key,
+        kind=str(done.stage.makes),
+        state=done.state,
+        seconds=done.seconds,
+        folder=str(done.artifact.path),
+        went_on=tuple(done.artifact.facts.get("went_on", ())),
     )
 
 
@@ -169,6 +178,7 @@ def fact_notes(facts: Mapping[str, Any], kl_coef: float | None) -> list[str]:
     if picked := facts.get("picked"):
         where = f" on the {picked['split']} split" if "split" in picked else ""
         notes.append(f"the snapshot of step {picked['step']}, by {picked['by']}{where}")
+    notes += [f"went on from {how}" for how in facts.get("went_on", ())]
     if facts.get("kl_estimator"):
         notes.append(f"kl_coef={kl_coef} multiplies the estimator {facts['kl_estimator']} per token")
     return notes

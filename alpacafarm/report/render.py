@@ -53,6 +53,7 @@ class StageRow:
     computed_per_token: str
     memory: str
     phases: str
+    went_on: str
     made_from: str
     folder: str
 
@@ -174,6 +175,7 @@ def stage_rows(run: RunReport) -> list[StageRow]:
                 computed_per_token=number(speed.get(COMPUTED), 2),
                 memory=_memory(speed.get("peak_memory_bytes")),
                 phases=", ".join(f"{phase} {duration(s)}" for phase, s in spent.items()),
+                went_on="; ".join(f"went on from {how}" for how in line.went_on),
                 made_from=", ".join(f"{role}: {names.get(key, key)}" for role, key in inputs.items()),
                 folder=line.folder,
             )

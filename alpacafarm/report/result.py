@@ -58,6 +58,7 @@ class StageLine:
     state: State
     seconds: float | None
     folder: str
+    went_on: tuple[str, ...] = ()  # from what another number of ranks, or another ZeRO stage, had saved
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class Result:
             "eval": _read(Evaluation, raw.get("eval"), "eval"),
             "vs_sft": _read(Rate, raw.get("vs_sft"), "vs_sft"),
             "gold": _read_gold(raw.get("gold")),
-            "stages": tuple(_read(StageLine, line, "stages") for line in raw.get("stages") or ()),
+            "stages": tuple(map(_read_line, raw.get("stages") or ())),
         }
         result = _read(cls, {**raw, **parts}, "top level")
         assert result is not None
@@ -213,6 +214,10 @@ def _read(kind: type[T], raw: Any, where: str) -> T | None:
         return kind(**{name: raw[name] for name in fields if name in raw})
     except TypeError as error:
         raise ValueError(f"result.json, {where}: {error}; was it written by another program?") from error
+
+
+def _read_line(raw: Any) -> StageLine | None:
+    return _read(StageLine, {**raw, "went_on": tuple(raw.get("went_on") or ())}, "stages")
 
 
 def _read_gold(raw: Any) -> Gold | None:

@@ -1,5 +1,6 @@
 """Killed anywhere and started again, a run ends with the same bits; two runs at once make each stage once."""
 
+import json
 import multiprocessing
 import os
 import re
@@ -94,17 +95,44 @@ def test_every_method_killed_goes_on_to_the_same_bits(perform, tmp_path, method)
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_rank_ends_the_run_which_goes_on_to_the_same_bits(on_two_processes, tmp_path, rank):
     asked = farm.tiny("sft", "cluster=local_2proc", f"store={tmp_path / 'store'}", "eval=none")
-    asked += ["cluster.checkpoint_every_s=1e-6", f"hydra.run.dir={tmp_path / 'run'}"]
-    process = subprocess.Popen(farm.command(*asked), cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    wait_for(tmp_path / "store", "policy/*.partial/scratch/latest.json")
-    os.kill(worker(tmp_path, rank), signal.SIGKILL)
-    _, told = process.communicate(timeout=TIMEOUT_S)
-    assert process.returncode == 1, told
+    asked += ["cluster.checkpoint_every_s=1e-6"]
+    told = killed_after_a_checkpoint(tmp_path, asked, rank)
     assert re.search(rf"stage (base|sft) failed: rank {rank} of 2 was killed by SIGKILL", told)
     assert re.search(r"folder: .*\.partial\n  log: .*rank\d\.log", told)
     again = farm.by_command(tmp_path / "run", asked)
     assert "resumed" in again.states.values()
     assert again.hashes() == on_two_processes.hashes()
+
+
+def test_what_two_processes_began_one_goes_on_with_and_says_so(on_two_processes, tmp_path):
+    asked = farm.tiny("sft", f"store={tmp_path / 'store'}", "eval=none", "cluster.checkpoint_every_s=1e-6")
+    killed_after_a_checkpoint(tmp_path, [*asked, "cluster=local_2proc"], rank=1)
+    again = farm.by_command(tmp_path / "run", [*asked, "cluster=local", "cluster.processes=1"])
+    assert again.keys == on_two_processes.keys
+    (moved,) = (stage for stage in again.result["stages"] if stage["went_on"])
+    assert moved["state"] == "resumed"
+    (how,) = moved["went_on"]
+    assert re.fullmatch(r"step \d+, saved on 2 ranks with ZeRO-2, on 1 rank with ZeRO-0", how)
+    assert how in (again.folder / "report.html").read_text()
+    assert f"went on from {how}" in (again.folder / "run.log").read_text()
+    for name in ("base", "sft"):
+        one, two = (losses(ran.artifact(name)) for ran in (again, on_two_processes))
+        assert one == pytest.approx(two, rel=1e-4)
+
+
+def killed_after_a_checkpoint(home: Path, asked: list[str], rank: int) -> str:
+    """What the command said when a rank of its two was killed."""
+    command = farm.command(*asked, f"hydra.run.dir={home / 'run'}")
+    process = subprocess.Popen(command, cwd=home, stderr=subprocess.PIPE, text=True)
+    wait_for(home / "store", "policy/*.partial/scratch/latest.json")
+    os.kill(worker(home, rank), signal.SIGKILL)
+    _, told = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 1, told
+    return told
+
+
+def losses(artifact: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (artifact / "log.jsonl").read_text().splitlines()]
 
 
 def test_two_runs_at_once_make_each_stage_once(tmp_path):

@@ -26,6 +26,11 @@ def test_losses_are_told_where_there_were_some():
     assert fact_notes(facts, None) == ["3 dropped prompts", "12 failed"]
 
 
+def test_other_ranks_that_went_on_are_told():
+    how = "step 6, saved on 2 ranks with ZeRO-2, on 4 ranks with ZeRO-2"
+    assert fact_notes({"went_on": [how]}, None) == [f"went on from {how}"]
+
+
 def test_a_kl_coefficient_is_told_with_its_estimator():
     assert fact_notes({"kl_estimator": "k1"}, 0.0067) == [
         "kl_coef=0.0067 multiplies the estimator k1 per token"

@@ -38,7 +38,15 @@ KEYS = {
     },
     "reward_model_score": None,
     "kl_to_sft": None,
-    "stages": {"name": None, "key": None, "kind": None, "state": None, "seconds": None, "folder": None},
+    "stages": {
+        "name": None,
+        "key": None,
+        "kind": None,
+        "state": None,
+        "seconds": None,
+        "folder": None,
+        "went_on": None,
+    },
     "outputs": None,
     "policy": None,
     "picked": None,
@@ -51,7 +59,7 @@ KEYS = {
 
 def layout(value):
     if isinstance(value, list):
-        first, *others = map(layout, value)
+        first, *others = [*map(layout, value)] or [None]
         assert all(other == first for other in others)
         return first
     return {key: layout(part) for key, part in value.items()} if isinstance(value, dict) else None
