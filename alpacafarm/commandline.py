@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -98,15 +98,14 @@ def jobs(arguments: Sequence[str]) -> list[list[str]]:
     overrides = [a for a in arguments if not a.startswith("-")]
     if len(overrides) == len(arguments):
         return [overrides]
-    parser = OverridesParser.create(GlobalHydra.instance().config_loader())
     try:
-        parsed = parser.parse_overrides(overrides)
+        found = parsed(overrides)
     except HydraException:
         return [overrides]  # which cannot be composed either, and that is where it is worded
-    plain = [str(o.input_line) for o in parsed if not o.is_sweep_override()]
+    plain = [str(o.input_line) for o in found if not o.is_sweep_override()]
     with suppress(HydraException):  # the same
         swept = hydra.compose("config", plain, return_hydra_config=True).hydra.sweeper.params or {}
-        parsed = parser.parse_overrides([f"{key}={value}" for key, value in swept.items()]) + parsed
+        found = parsed([f"{key}={value}" for key, value in swept.items()]) + found
     return [
         list(job)
         for job in itertools.product(
@@ -114,46 +113,45 @@ def jobs(arguments: Sequence[str]) -> list[list[str]]:
                 [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()]
                 if o.is_sweep_override()
                 else [str(o.input_line)]
-                for o in parsed
+                for o in found
             )
         )
     ]
 
 
 class Composer:
-    """Composes the jobs of one command line, in turn; `composed` for each.
+    """Composes the jobs of one command line, in turn, by `compose`.
 
     Where jobs differ in single keys, not groups, these are set in the config of the first: as Hydra would do
     it, without the fifth of a second that composing takes. The config that a call returns holds until the
     next.
     """
 
-    def __init__(self, jobs: Sequence[Sequence[str]]) -> None:
+    def __init__(self, jobs: Sequence[Sequence[str]], compose: Callable[[Sequence[str]], Composed]) -> None:
+        self.compose = compose
         common = set.intersection(*map(set, jobs))
-        parser = OverridesParser.create(GlobalHydra.instance().config_loader())
-        self.first: Composed | None = None
-        self.swept: dict[str, Override] = {}
         try:
-            found = parser.parse_overrides(sorted({text for job in jobs for text in job} - common))
-        except HydraException:
-            self.only_keys = False
-            return
-        self.only_keys = all(map(is_key, found))
+            found = parsed(sorted({text for job in jobs for text in job} - common))
+        except HydraException:  # worded by who composes
+            found = []
+        self.only_keys = bool(found) and all(map(is_key, found))
         self.swept = {str(override.input_line): override for override in found}
+        self.first: Composed | None = None
 
-    def __call__(self, overrides: Sequence[str], problems: list[str]) -> Composed:
+    def __call__(self, overrides: Sequence[str]) -> Composed:
         if self.first is None or not self.only_keys:
-            before = len(problems)
-            found = composed(overrides, problems)
-            self.first = found if len(problems) == before else None
-            return found
-        cfg, choices = self.first
+            self.first = self.compose(overrides)
+            return self.first
         try:
             for override in (self.swept[text] for text in overrides if text in self.swept):
-                OmegaConf.update(cfg, override.key_or_group, override.value())
+                OmegaConf.update(self.first[0], override.key_or_group, override.value())
         except OmegaConfBaseException:
-            return composed(overrides, problems)
-        return cfg, choices
+            return self.compose(overrides)
+        return self.first
+
+
+def parsed(overrides: Sequence[str]) -> list[Override]:
+    return OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(list(overrides))
 
 
 def is_key(override: Override) -> bool:

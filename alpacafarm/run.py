@@ -82,10 +82,10 @@ def check(arguments: Sequence[str]) -> list[Job | Path]:
     found: list[Job | Path] = []
     with commandline.configs():
         jobs = commandline.jobs(arguments)
-        composed = commandline.Composer(jobs)
+        composed = commandline.Composer(jobs, lambda job: commandline.composed(job, problems))
         for overrides in jobs:
             with noted(problems):
-                cfg, choices = composed(overrides, problems)
+                cfg, choices = composed(overrides)
                 found.append(asked(cfg, overrides, choices))
     refuse(problems)
     return found

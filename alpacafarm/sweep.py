@@ -16,12 +16,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from hydra._internal.config_loader_impl import get_overrides_dirname
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, configure_log, run_job, setup_globals
 from hydra.plugins import launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, open_dict, read_write
 
+from alpacafarm.commandline import Composed, Composer, parsed
 from alpacafarm.cost.fit import side_by_side
 from alpacafarm.errors import AlpacaFarmError
 from alpacafarm.job import Begun, Job, Stages, begun, finished
@@ -65,6 +67,7 @@ class Launcher(launcher.Launcher):
         numbers = range(initial_job_idx, initial_job_idx + len(job_overrides))
         jobs = [self._known(number) for number in numbers]
         common = set.intersection(*map(set, job_overrides))
+        self.composed = Composer(job_overrides, self._compose)
         ended = []
         with Comparison(folder) as comparison, together([job for job in jobs if job], folder) as stages:
             for number, overrides, job in zip(numbers, job_overrides, jobs, strict=True):
@@ -81,9 +84,13 @@ class Launcher(launcher.Launcher):
     def _run(
         self, number: int, overrides: Sequence[str], job: Job | None, stages: Stages | None
     ) -> JobReturn:
-        config = self.context.config_loader.load_sweep_config(self.config, list(overrides))
-        with open_dict(config):
+        config, _ = self.composed(overrides)
+        with read_write(config.hydra), open_dict(config.hydra):
+            config.hydra.overrides.task = list(overrides)
             config.hydra.job.id = config.hydra.job.num = number
+            config.hydra.job.override_dirname = get_overrides_dirname(
+                parsed(overrides), **config.hydra.job.config.override_dirname
+            )
         folder = Path(str(config.hydra.sweep.dir), str(config.hydra.sweep.subdir))
         if job and finished(job, folder):
             log.info("run %d has its result: %s", number, folder)
@@ -98,6 +105,9 @@ class Launcher(launcher.Launcher):
         self._log_as_hydra()
         ended.cfg = ended.hydra_cfg = None  # of a hundred runs they would fill the memory
         return ended
+
+    def _compose(self, overrides: Sequence[str]) -> Composed:
+        return self.context.config_loader.load_sweep_config(self.config, list(overrides)), []
 
     def _log_as_hydra(self) -> None:
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)

@@ -8,11 +8,11 @@ from alpacafarm.errors import SpecError
 
 
 def both(*arguments):
-    """Each job's config as the composer finds it and as Hydra alone does, and how often Hydra was asked."""
+    """Each job's config as the composer finds it and as Hydra alone does; and the composer."""
     with commandline.configs():
         jobs = commandline.jobs(["-m", *arguments])
-        composer = commandline.Composer(jobs)
-        quick = [OmegaConf.to_container(composer(overrides, [])[0]) for overrides in jobs]
+        composer = commandline.Composer(jobs, lambda job: commandline.composed(job, []))
+        quick = [OmegaConf.to_container(composer(overrides)[0]) for overrides in jobs]
         slow = [OmegaConf.to_container(commandline.composed(overrides, [])[0]) for overrides in jobs]
     return quick, slow, composer
 
@@ -39,9 +39,10 @@ def test_the_quick_way_gives_what_hydra_gives(arguments, is_quick):
 def test_a_swept_key_that_does_not_exist_is_told_for_each_job():
     with commandline.configs():
         jobs = commandline.jobs(["-m", "method=sft", "method.optim.ler=1,2"])
-        composer, problems = commandline.Composer(jobs), []
+        problems = []
+        composer = commandline.Composer(jobs, lambda job: commandline.composed(job, problems))
         for overrides in jobs:
-            composer(overrides, problems)
+            composer(overrides)
     assert [problem.partition(":")[0] for problem in problems] == [
         "method.optim.ler=1",
         "method.optim.ler=2",

@@ -65,6 +65,19 @@ def test_what_runs_share_is_made_once_and_told_to_the_first(ppo):
     assert {path.name for path in ppo.glob("store/*/*") if path.suffix != ".partial"} >= set(counts)
 
 
+def test_a_folder_may_be_named_after_what_differs(ppo):
+    named = ("hydra.sweep.dir=named", "hydra.sweep.subdir='${hydra.job.override_dirname}'")
+    asked = [*farm.tiny("ppo"), *SHORT, "kl_coef=0.002,0.02"]
+    common = [override.partition("=")[0] for override in asked[:-1]]
+    excluded = f"hydra.job.config.override_dirname.exclude_keys=[{','.join(common)}]"
+    run(farm.command("-m", *asked, *named, excluded), ppo)
+    folders = {path.parent.name: json.loads(path.read_text()) for path in ppo.glob("named/*/spec.json")}
+    assert {name: told["kl_coef"] for name, told in folders.items()} == {
+        "kl_coef=0.002": 0.002,
+        "kl_coef=0.02": 0.02,
+    }
+
+
 def test_stages_run_at_the_same_time(ppo):
     told = [json.loads(path.read_text()) for path in ppo.glob("store/*/*/artifact.json")]
     begun = [(datetime.fromisoformat(each["started"]).timestamp(), each["seconds"]) for each in told]
