@@ -29,7 +29,7 @@ class Device:
     bandwidth: float
 
 
-DEVICES = {  # NVIDIA's data sheets: A100 (PB-10577-001, 80 GB SXM) and H100 (SXM5), without sparsity
+DEVICES = {  # NVIDIA's data sheets of the A100 80GB SXM and the H100 SXM, without sparsity
     "a100-80gb": Device({"bfloat16": 312e12, "float32": 19.5e12}, 2.039e12),
     "h100-sxm": Device({"bfloat16": 989e12, "float32": 67e12}, 3.35e12),
 }

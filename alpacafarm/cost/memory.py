@@ -2,7 +2,7 @@
 
 Bytes follow from the shapes of the models, from how ZeRO shards them, and from what autograd keeps. Nothing
 is fitted: a number is a size of something, counted where a docstring says. `make bench` compares the sum with
-what stages take.
+what stages take. Not in it: what an allocator keeps beyond what is in use, and a GPU's context.
 """
 
 from collections.abc import Mapping

@@ -110,7 +110,7 @@ def test_adapters_of_all_linear_layers(llama: Shape):
     a_layer = 8 * (4 * (4096 + 4096) + 3 * (4096 + 11008))
     assert adapters(Net("policy", llama), lora) == 32 * a_layer
     two = LoraSpec(rank=8, alpha=16, dropout=0.0, targets=["q_proj", "v_proj"])
-    assert adapters(Net("policy", llama), two) == 4_194_304  # the LoRA paper's 4M for LLaMA 7B at rank 8
+    assert adapters(Net("policy", llama), two) == 32 * 2 * 8 * (4096 + 4096) == 4_194_304
     held = resident(sft(llama), layout(lora=two))
     assert held["optimiser"] == 12 / 8 * 4_194_304
     assert held["weights"] == 2 * SEVEN_B
