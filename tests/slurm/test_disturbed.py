@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,6 +26,7 @@ OFTEN = "cluster.checkpoint_every_s=0.2"
 def undisturbed(upstream, tmp_path_factory):
     run = whole.started(tmp_path_factory.mktemp("undisturbed"), upstream, "cluster=local_2proc", spec=SPEC)
     run.finish()
+    assert len(run.log()) == STEPS
     return run
 
 
@@ -33,59 +34,53 @@ def scontrol(*command: str) -> None:
     subprocess.run(["scontrol", *command], check=True, stdout=subprocess.DEVNULL)
 
 
-def requeued(site_home: Path, job: str) -> None:
+# Each returns what the command says where SLURM has given up the job and another one takes over, else "".
+
+
+def requeue(site_home: Path, job: str, number: int) -> str:
     scontrol("requeue", job)
+    return ""
 
 
-def signalled(site_home: Path, job: str) -> None:
+def warning(site_home: Path, job: str, number: int) -> str:
     subprocess.run(["scancel", "--signal=USR2", job], check=True)
+    return ""
 
 
-def warned_of_its_time_limit(site_home: Path, job: str) -> None:
-    """SLURM looks at limits every 30 s, and warns `cluster.slurm.signal_s` before or earlier."""
-    scontrol("update", f"JobId={job}", "EndTime=now+100")
-    site.until(lambda: all(is_signalled(pid) for pid in tasks(job).values()), "no warning comes")
+def time_limit(site_home: Path, job: str, number: int) -> str:
+    """With the warning before it, `cluster.slurm.signal_s` or earlier, or every other time itself."""
+    unheard = number % 2 == 1
+    scontrol("update", f"JobId={job}", f"EndTime=now+{1 if unheard else 100}")
+    if unheard:
+        site.until(lambda: state(job) != "RUNNING", "the time limit does not come")
+        return "ended as TIMEOUT"
+    site.until(lambda: are_warned(job), "no warning comes")
+    return ""
 
 
-def out_of_time(site_home: Path, job: str) -> None:
-    scontrol("update", f"JobId={job}", "EndTime=now+1")
-    site.until(lambda: state(job) != "RUNNING", "the time limit does not come")
-
-
-def pre_empted(site_home: Path, job: str) -> None:
-    """By a job that needs all cores, and is short."""
+def pre_emption(site_home: Path, job: str, number: int) -> str:
+    """By a job that needs both nodes, and is short."""
     command = ["sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--mem=10", "--wrap", "sleep 1"]
     subprocess.run(command, cwd=site_home, check=True, stdout=subprocess.DEVNULL)
-    site.until(lambda: all(is_signalled(pid) for pid in tasks(job).values()), "no pre-emption comes")
+    site.until(lambda: are_warned(job), "no pre-emption comes")
+    return ""
 
 
-def without_a_node(site_home: Path, job: str, which: int = 1) -> None:
-    """Its processes live on for a while, as on a node that only the network has lost."""
-    node = site.nodes(site_home)[which]
-    pid_file = site_home / "run" / f"slurmd.{node}.pid"
-    os.kill(int(pid_file.read_text()), signal.SIGKILL)
+def lost_node(site_home: Path, job: str, number: int) -> str:
+    """The second or the first. Its process lives on for a while, as where only the network has lost it."""
+    node = site.nodes(site_home)[1 - number % 2]
+    os.kill(int((site_home / "run" / f"slurmd.{node}.pid").read_text()), signal.SIGKILL)
     site.until(lambda: state(job) != "RUNNING", "the node is not missed")
     site.start_node(site_home, node)
+    return ""
 
 
-def without_its_first_node(site_home: Path, job: str) -> None:
-    without_a_node(site_home, job, which=0)
+def killed_process(site_home: Path, job: str, number: int) -> str:
+    os.kill(tasks(job)[1 - number % 2], signal.SIGKILL)
+    return "ended as FAILED"
 
 
-def without_a_process(site_home: Path, job: str) -> None:
-    os.kill(tasks(job)[1], signal.SIGKILL)
-
-
-DISTURBANCES: dict[Callable[[Path, str], None], str] = {  # and what is said, where another job takes over
-    requeued: "",
-    signalled: "",
-    warned_of_its_time_limit: "",
-    out_of_time: "ended as TIMEOUT",
-    pre_empted: "",
-    without_a_node: "",
-    without_its_first_node: "",
-    without_a_process: "ended as FAILED",
-}
+DISTURBANCES = (requeue, warning, time_limit, pre_emption, lost_node, killed_process)
 
 
 @pytest.mark.parametrize("disturb", DISTURBANCES, ids=lambda disturb: disturb.__name__)
@@ -95,12 +90,12 @@ def test_a_disturbed_training_ends_with_the_same_bits(home, upstream, undisturbe
     job = json.loads((folder / "slurm.json").read_text())["job"]
     with frozen(job):  # so that it cannot end before
         step = json.loads((folder / "scratch" / "latest.json").read_text())["step"]
-        disturb(home, job)
+        said = disturb(home, job, number)
     run.finish()
     told = (run.policy / "stage.log").read_text()
     assert [n for n in range(step, STEPS) if f"ppo: goes on from step {n}\n" in told], told
-    if DISTURBANCES[disturb]:
-        assert DISTURBANCES[disturb] in run.said()
+    if said:
+        assert said in run.said()
     else:
         assert "ended as" not in run.said()
         shown = subprocess.run(["scontrol", "show", "job", job], capture_output=True, text=True, check=True)
@@ -154,9 +149,12 @@ def tasks(job: str) -> dict[int, int]:
     return found
 
 
-def is_signalled(pid: int) -> bool:
-    """Whether a warning waits for a process that stands still."""
-    line = next(
-        line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("ShdPnd")
-    )
-    return bool(int(line.split()[1], 16) >> (signal.SIGUSR2 - 1) & 1)
+def are_warned(job: str) -> bool:
+    """Whether a warning waits for each of the job's processes, which stand still."""
+    masks = [
+        line.split()[1]
+        for pid in tasks(job).values()
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+        if line.startswith("ShdPnd")
+    ]
+    return all(int(mask, 16) >> (signal.SIGUSR2 - 1) & 1 for mask in masks)

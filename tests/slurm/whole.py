@@ -67,8 +67,8 @@ class Run:
 
     def evaluated(self) -> Mapping[str, Any]:
         """The result after an evaluation in this process, of what the command has trained."""
-        asked = farm.tiny("ppo", *PLAIN, f"store='{self.home / 'store'}'", *self.spec)
-        ran = farm.perform(self.home / "evaluated", asked)
+        asked = farm.tiny("ppo", *PLAIN, f"store='{self.home / 'store'}'")
+        ran = farm.perform(self.home / "evaluated", [*asked, *self.spec])
         assert ran.states["ppo"] == "reused"
         return ran.result
 
@@ -76,9 +76,7 @@ class Run:
 def started(home: Path, store: Path, *cluster: str, spec: Sequence[str] = (), measured: bool = False) -> Run:
     """A run in the new folder `home`, from a copy of `store`. It ends with the training unless `measured`."""
     shutil.copytree(store, home / "store")
-    asked = farm.tiny(
-        "ppo", f"store='{home / 'store'}'", *cluster, *spec, *(() if measured else ("eval=none",))
-    )
-    command = farm.command(*asked, f"hydra.run.dir='{home / 'run'}'")
+    asked = farm.tiny("ppo", f"store='{home / 'store'}'", f"hydra.run.dir='{home / 'run'}'", *cluster)
+    command = farm.command(*asked, *spec, *(() if measured else ("eval=none",)))
     with (home / "err").open("a") as err:
         return Run(home, spec, subprocess.Popen(command, cwd=home, stdout=subprocess.DEVNULL, stderr=err))
