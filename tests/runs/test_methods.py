@@ -18,7 +18,7 @@ KEYS = {
     "eval": "win_rate standard_error length_controlled_win_rate n_total n_wins n_wins_base n_draws "
     "avg_length judge reference length_controlled_standard_error",
     "gold": "win_rate standard_error score vs_sft null",
-    "stages": "name key kind state seconds folder",
+    "stages": "name key kind state seconds folder went_on",
 }
 
 
