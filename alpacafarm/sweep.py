@@ -156,17 +156,18 @@ def together(jobs: Sequence[Job], folder: Path) -> Iterator[Stages | None]:
         yield None
         return
     from alpacafarm.artifacts.store import Store
-    from alpacafarm.pipeline.execute import make
+    from alpacafarm.pipeline.execute import end, make
     from alpacafarm.pipeline.schedule import AtOnce, rows_first
 
     store = Store(Path(todo[0].spec.store).expanduser())
     shared = Shared([(job, attempted(job, folder, store, site)) for job in todo])
-    with AtOnce(
+    stages = AtOnce(
         rows_first([*shared.stages.values()]),
         lambda stage: make(stage, store, site, shared.owners[stage.key].settings),
         most=shared.room(site),
-        stop=site.cancel,
-    ) as making:
+        stop=partial(end, store, site),
+    )
+    with stages.running() as making:
         yield partial(shared.of, making)
 
 

@@ -74,9 +74,8 @@ class Local(Inline):
         """Ends the stages that run beside each other; none begins any more."""
         with self.lock:
             self.cancelled = True
-            for ranks in self.beside:
-                for process in ranks:
-                    process.terminate()
+            running = [process for ranks in self.beside for process in ranks]
+        _end(running)
 
     def _run_beside(self, folder: Path, world: int) -> None:
         ranks: list[Rank] = []

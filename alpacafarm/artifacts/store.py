@@ -17,8 +17,9 @@ import logging
 import os
 import shutil
 import socket
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +30,7 @@ from alpacafarm.artifacts import manifest
 from alpacafarm.artifacts.difference import differences, nearest
 from alpacafarm.artifacts.files import sha256, sync, tree, write_aside
 from alpacafarm.artifacts.manifest import Outcome, Record
-from alpacafarm.errors import ArtifactError
+from alpacafarm.errors import ArtifactError, StageError
 from alpacafarm.ports import Artifact, Manifest
 from alpacafarm.stage import Given, Kind, Node, Stage
 
@@ -52,6 +53,7 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = Path(root).absolute()
         self._verified: set[Path] = set()
+        self._given_up = threading.Event()
 
     def folder(self, stage: Stage) -> Path:
         return self.root / stage.makes / stage.key
@@ -99,6 +101,10 @@ class Store:
         finally:
             lock.release()
         yield Claim(artifact, folder, resumed=False)
+
+    def give_up(self) -> None:
+        """Threads that wait in `claim` for another maker get a StageError, from here on."""
+        self._given_up.set()
 
     def publish(self, stage: Stage, partial: Path, outcome: Outcome | None = None) -> Artifact:
         """Turns `partial/out` into the finished artifact; call it inside the claim.
@@ -213,7 +219,13 @@ class Store:
             lock.acquire(blocking=False)
         except Timeout:
             log.info("waiting for stage %s made by %s", stage.name, _owner(owner))
-            lock.acquire(poll_interval=0.2)
+            while not lock.is_locked:
+                if self._given_up.is_set():
+                    raise StageError(
+                        f"stage {stage.name} was not waited for: the command was ended, its maker goes on"
+                    ) from None
+                with suppress(Timeout):
+                    lock.acquire(timeout=1, poll_interval=0.2)
         write_aside(owner, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
         return lock
 

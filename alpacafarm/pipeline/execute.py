@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from alpacafarm.artifacts.files import write_aside
@@ -42,7 +43,8 @@ def execute(plan: Plan, store: Store, launcher: Launcher, settings: str) -> list
     if launcher.at_once == 1:
         found = schedule.in_turn(todo, made)
     else:
-        with schedule.AtOnce(todo, made, most=launcher.at_once, stop=launcher.cancel) as making:
+        stages = schedule.AtOnce(todo, made, most=launcher.at_once, stop=partial(end, store, launcher))
+        with stages.running() as making:
             making.wait()
         found = {stage.key: making.made(stage) for stage in todo}
     return with_reused(plan, store, found)
@@ -89,3 +91,9 @@ def make(stage: Stage, store: Store, launcher: Launcher, settings: str) -> Done:
     seconds = time.perf_counter() - started
     log.info("stage %s %s in %.1f s", stage.name, state, seconds)
     return Done(stage, artifact, state, seconds)
+
+
+def end(store: Store, launcher: Launcher) -> None:
+    """Ends what runs, and the waiting for what other commands make."""
+    store.give_up()
+    launcher.cancel()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Generic, TypeVar
 
@@ -22,11 +23,10 @@ def in_turn(stages: Sequence[Stage], make: Callable[[Stage], T]) -> dict[str, T]
 
 
 class AtOnce(Generic[T]):
-    """Makes stages in threads, up to `most` at the same time, while its block is entered.
+    """Makes stages in threads, up to `most` at the same time, while the block of `running` lasts.
 
     Of those whose parents are made, the first in `stages` begins first. Those below a failed one fail by its
-    error, all others are made. The block's end waits for all; leaving it by an error calls `stop`, which must
-    end what runs, and begins nothing more.
+    error, all others are made. `stop` must end what runs.
     """
 
     def __init__(
@@ -41,30 +41,40 @@ class AtOnce(Generic[T]):
         self._waiting = {stage.key: stage for stage in stages}
         self._before = {stage.key: parents(stage) & self._waiting.keys() for stage in stages}
         self._made: dict[str, T] = {}
-        self._failed: dict[str, Exception] = {}
+        self._failed: dict[str, tuple[BaseException, TracebackType | None]] = {}
+        self._stopped = False
         self._changed = threading.Condition()
         self._threads = [
             threading.Thread(target=self._work, name=f"stage-{number}", daemon=True)
             for number in range(min(most, len(stages)))
         ]
 
-    def __enter__(self) -> AtOnce[T]:
-        for thread in self._threads:
-            thread.start()
-        return self
+    @contextmanager
+    def running(self) -> Iterator[AtOnce[T]]:
+        """Its end waits for all. Where that or the block is left by an error or Ctrl-C, nothing more begins.
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is not None:
-            with self._changed:
-                for key in self._waiting:
-                    self._failed[key] = StageError("was not begun: the command was ended")
-                self._waiting.clear()
-                self._changed.notify_all()
-            self.stop()
+        A second Ctrl-C does not wait for what was stopped.
+        """
+        try:
+            for thread in self._threads:
+                thread.start()
+            yield self
+            self.wait()
+        except BaseException:
+            self._stop()
+            raise
+
+    def _stop(self) -> None:
+        with self._changed:
+            self._stopped = True
+            for key in self._waiting:
+                self._failed[key] = StageError("was not begun: the command was ended"), None
+            self._waiting.clear()
+            self._changed.notify_all()
+        self.stop()
         for thread in self._threads:
-            thread.join()
+            if thread.is_alive():
+                thread.join()
 
     def wait(self) -> None:
         """Until everything is made or has failed."""
@@ -76,17 +86,20 @@ class AtOnce(Generic[T]):
         with self._changed:
             self._changed.wait_for(lambda: stage.key in self._made or stage.key in self._failed)
             if stage.key in self._failed:
-                raise self._failed[stage.key]
+                error, trace = self._failed[stage.key]
+                # Of the runs that raise the same error it would else hold all frames.
+                raise error.with_traceback(trace)
             return self._made[stage.key]
 
     def _work(self) -> None:
         while (stage := self._next()) is not None:
             try:
                 made = self.make(stage)
-            except Exception as error:
-                log.error("stage %s failed: %s", stage.name, str(error).split("\n")[0])
+            except BaseException as error:  # whatever it is, the main thread waits for it
+                if not self._stopped:
+                    log.error("stage %s failed: %s", stage.name, str(error).split("\n")[0])
                 with self._changed:
-                    self._failed[stage.key] = error
+                    self._failed[stage.key] = error, error.__traceback__
                     self._pass_on()
                     self._changed.notify_all()
             else:

@@ -214,6 +214,31 @@ def test_launching_works_from_a_thread(two, stage_folder):
     assert saw(folder, 1)["RANK"] == "1"
 
 
+def test_cancel_ends_what_runs_in_threads_and_nothing_begins_after_it(two, stage_folder, monkeypatch):
+    monkeypatch.setattr(local, "GRACE_S", 0.3)
+    rank = {"ignore_sigterm": None, "say": 1, "sleep": 60}
+    running, late = stage_folder("running", rank0=rank, rank1=rank), stage_folder("late")
+    ended = {}
+
+    def launch(folder):
+        try:
+            run(two, folder)
+        except StageError as error:
+            ended[folder] = str(error)
+
+    threads = [threading.Thread(target=launch, args=(folder,)) for folder in (running, late)]
+    threads[0].start()
+    eventually(lambda: all((running / f"rank{rank}.log").exists() for rank in (0, 1)))
+    eventually(lambda: all("line 0" in (running / f"rank{rank}.log").read_text() for rank in (0, 1)))
+    two.cancel()
+    threads[1].start()
+    for thread in threads:
+        thread.join(20)
+    assert "was killed by SIGKILL" in ended[running]
+    assert not any(alive(saw(running, rank)["pid"]) for rank in (0, 1))
+    assert ended[late] == "stage late was cancelled"
+
+
 @pytest.fixture
 def launched(stage_folder):
     """A process whose two ranks are asleep, and what they ran in."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from alpacafarm.artifacts.store import Store
+from alpacafarm.errors import StageError
 from tests.unit.artifacts.stored import make, stage
 
 ROOT = Path(__file__).parents[3]
@@ -48,6 +49,25 @@ def test_one_makes_and_the_others_wait_and_reuse(start, store):
         assert other.stdout.readline().strip() == "reused"
         assert other.communicate()[1] == ""  # it said once that it waits
     assert (store.find(stage()).path / "maker").read_text() == str(first.pid)
+
+
+def test_a_thread_that_waits_for_another_maker_gives_up_when_told(start, store):
+    maker = start()
+    assert maker.stdout.readline().strip() == "began"
+    ended = []
+
+    def wait():
+        try:
+            make(store, stage())
+        except StageError as error:
+            ended.append(str(error))
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    store.give_up()
+    waiting.join(20)
+    assert ended == ["stage sft was not waited for: the command was ended, its maker goes on"]
+    assert go_on(maker) == "made"
 
 
 def test_after_kill_9_of_the_maker_a_waiter_takes_over_and_scratch_survives(start, store):

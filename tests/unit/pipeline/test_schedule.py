@@ -1,5 +1,6 @@
 """Parents before children, independent stages side by side, failures passed down and nothing else lost."""
 
+import sys
 import threading
 
 import pytest
@@ -26,11 +27,11 @@ STAGES = [base, rows, sft, pairs, reward, dpo]
 def many(make, most=4, stages=STAGES):
     """By name what became of each stage."""
     outcomes = {}
-    with schedule.AtOnce(stages, make, most=most, stop=lambda: None) as making:
+    with schedule.AtOnce(stages, make, most=most, stop=lambda: None).running() as making:
         for stage in reversed(stages):
             try:
                 outcomes[stage.name] = making.made(stage)
-            except StageError as error:
+            except (StageError, SystemExit) as error:
                 outcomes[stage.name] = str(error)
     return outcomes
 
@@ -97,7 +98,31 @@ def test_of_what_could_begin_the_first_begins():
     assert order == [*(s.name for s in STAGES), *(s.name for s in later)]
 
 
-def test_leaving_early_stops_what_runs_and_begins_nothing_more():
+def test_what_is_no_plain_exception_is_told_too():
+    def make(stage):
+        sys.exit("left")
+
+    assert many(make, stages=[base, rows, sft]) == dict.fromkeys(("base", "rows", "sft"), "left")
+
+
+def test_an_error_told_again_holds_the_frames_of_one_teller():
+    def make(stage):
+        raise StageError("no luck")
+
+    def frames(making, stage):
+        with pytest.raises(StageError) as told:
+            making.made(stage)
+        return [entry.name for entry in told.traceback]
+
+    with schedule.AtOnce(STAGES, make, most=1, stop=lambda: None).running() as making:
+        first = frames(making, base)
+        assert first[-1] == "make"
+        assert frames(making, sft) == frames(making, reward) == first
+
+
+@pytest.fixture
+def held():
+    """What began of stages that run until they are stopped, and what makes them."""
     began, stopped = [], threading.Event()
 
     def make(stage):
@@ -105,16 +130,38 @@ def test_leaving_early_stops_what_runs_and_begins_nothing_more():
         assert stopped.wait(20)
         raise StageError("was stopped")
 
-    def interrupted(making):
-        with making:
+    return began, schedule.AtOnce(STAGES, make, most=4, stop=stopped.set)
+
+
+def test_leaving_early_stops_what_runs_and_begins_nothing_more(held, caplog):
+    began, making = held
+
+    def interrupted():
+        with making.running():
             while len(began) < 2:
                 threading.Event().wait(0.01)
             raise KeyboardInterrupt
 
-    making = schedule.AtOnce(STAGES, make, most=4, stop=stopped.set)
     with pytest.raises(KeyboardInterrupt):
-        interrupted(making)
+        interrupted()
     assert sorted(began) == ["base", "rows"]
     for made in STAGES:
         with pytest.raises(StageError):
             making.made(made)
+    assert not caplog.records  # a stage that was stopped has not failed
+
+
+def test_ctrl_c_while_the_end_waits_stops_what_runs(held, monkeypatch):
+    began, making = held
+
+    def interrupt():
+        while len(began) < 2:
+            threading.Event().wait(0.01)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(making, "wait", interrupt)
+    with pytest.raises(KeyboardInterrupt), making.running():
+        pass
+    assert sorted(began) == ["base", "rows"]
+    with pytest.raises(StageError, match="was stopped"):
+        making.made(base)
