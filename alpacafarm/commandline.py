@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import hydra
+import yaml
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -18,11 +19,20 @@ from hydra.errors import (
     OverrideParseException,
 )
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import (
+    InterpolationKeyError,
+    OmegaConfBaseException,
+    UnsupportedInterpolationType,
+)
+from yaml import YAMLError
 
 from alpacafarm import compose, lookup
 from alpacafarm.compose import conf_dir
 from alpacafarm.errors import SpecError
+
+MULTIRUN = ("-m", "--multirun")
+MODES = (*MULTIRUN, "-r", "--run", "-c", "--cfg", "-i", "--info", "-sc", "--shell-completion")
+PLACES = ("run.dir", "sweep.dir", "sweep.subdir")  # of hydra
 
 Composed = tuple[DictConfig, list[str]]  # a config, and the groups that it has
 
@@ -35,6 +45,21 @@ def over_a_saved_spec(arguments: Sequence[str]) -> list[str]:
     return [f"++{a}" if nested.match(a) else a for a in arguments]
 
 
+def multirun_first(arguments: Sequence[str]) -> list[str]:
+    """With `-m` in front: Hydra refuses overrides on both sides of it."""
+    return sorted(arguments, key=lambda argument: argument not in MULTIRUN)
+
+
+def check_modes(arguments: Sequence[str]) -> None:
+    """SpecError for flags of Hydra's that exclude each other."""
+    given = [a for a in dict.fromkeys(a.partition("=")[0] for a in arguments) if a in MODES]
+    if len(given) > 1:
+        raise SpecError(
+            f"{' '.join(given)}: Hydra takes one of these at a time; leave out all but one (resume=FOLDER "
+            "stands for -m)"
+        )
+
+
 def resumed(arguments: Sequence[str]) -> list[str]:
     """For `resume=FOLDER` the command line of the sweep in the folder, else `arguments`.
 
@@ -45,18 +70,32 @@ def resumed(arguments: Sequence[str]) -> list[str]:
         return list(arguments)
     folder = Path(asked[-1])
     try:
-        told = OmegaConf.load(folder / "multirun.yaml").hydra.overrides
-    except (OSError, ValueError, AttributeError, OmegaConfBaseException) as error:
+        task, settings = told_overrides(folder / "multirun.yaml")
+    except (OSError, ValueError, YAMLError) as error:
         raise SpecError(
             f"resume={folder}: must be the folder of a sweep, such as multirun/ppo/2026-01-31/12-00-00, with "
-            f"the multirun.yaml that Hydra left there ({error}); a single run goes on by its own command"
+            f"the multirun.yaml that Hydra left there ({' '.join(str(error).split())}); a single run goes on "
+            "by its own command, and a sweep by its own with hydra.sweep.dir=FOLDER"
         ) from None
-    more = [a for a in arguments if not a.startswith("resume=") and a not in ("-m", "--multirun")]
+    more = [a for a in arguments if not a.startswith("resume=") and a not in MULTIRUN]
     overrides = [a for a in more if "=" in a and not a.startswith("-")]
     if overrides:
         raise SpecError(f"resume={folder}: goes on with the sweep as it was; leave out {' '.join(overrides)}")
-    kept = [text for text in told.hydra if text.partition("=")[0] not in ("hydra.sweep.dir", "hydra.mode")]
-    return ["-m", *more, *told.task, *kept, f"hydra.sweep.dir={quoted(str(folder))}"]
+    kept = [text for text in settings if text.partition("=")[0] not in ("hydra.sweep.dir", "hydra.mode")]
+    return ["-m", *more, *task, *kept, f"hydra.sweep.dir={quoted(str(folder))}"]
+
+
+def told_overrides(multirun: Path) -> tuple[list[str], list[str]]:
+    """The overrides of a sweep's jobs, and those of Hydra's own keys. ValueError where there are none."""
+    content = yaml.safe_load(multirun.read_text(encoding="utf-8"))
+    try:
+        told = content["hydra"]["overrides"]
+        lists: tuple[list[str], list[str]] = told["task"], told["hydra"]
+    except (TypeError, KeyError):
+        raise ValueError("it tells no hydra.overrides.task and hydra.overrides.hydra") from None
+    if not all(isinstance(each, list) and all(isinstance(text, str) for text in each) for each in lists):
+        raise ValueError("its hydra.overrides are no lists of text")
+    return lists
 
 
 def quoted(value: str) -> str:
@@ -187,12 +226,30 @@ def composed(overrides: Sequence[str], problems: list[str]) -> Composed:
             unknown += wrong
         except HydraException as error:
             raise SpecError(one_line(error)) from None
+    problems += unknown_in_places(cfg, kept)
     choices = [name for name in cfg.hydra.runtime.choices if not name.startswith("hydra/")]
     with open_dict(cfg):
         del cfg["hydra"]
     known = [*compose.dotted(OmegaConf.to_container(cfg)), *choices]
     problems += [no_such_key(override, known) for override in unknown]
     return cfg, choices
+
+
+def unknown_in_places(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
+    """A line for each folder of Hydra's that is set to something which refers to nothing."""
+    found = []
+    keys = {override.partition("=")[0].lstrip("+") for override in overrides}
+    for place in (place for place in PLACES if f"hydra.{place}" in keys):
+        try:
+            OmegaConf.select(cfg.hydra, place)
+        except (InterpolationKeyError, UnsupportedInterpolationType) as error:
+            told = str(error).splitlines()[0]
+            found.append(
+                f"hydra.{place}: cannot be read ({told}); put a key of the run in, such as ${{name}}"
+            )
+        except OmegaConfBaseException:
+            pass  # what Hydra knows when the job starts, its number for example
+    return found
 
 
 def no_such_choice(overrides: Sequence[str]) -> str:

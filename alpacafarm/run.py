@@ -41,7 +41,8 @@ def main() -> None:
     """Runs and exits with the code of the contract: 0, 1, 2, 3 or 130."""
     settle()
     try:
-        sys.argv[1:] = commandline.over_a_saved_spec(commandline.resumed(sys.argv[1:]))
+        asked = commandline.resumed(commandline.multirun_first(sys.argv[1:]))
+        sys.argv[1:] = commandline.over_a_saved_spec(asked)
         found = check(sys.argv[1:])
         if not show_only(found):
             sweep.install([job for job in found if isinstance(job, Job)])
@@ -53,7 +54,8 @@ def main() -> None:
         print(commandline.one_line(error), file=sys.stderr)
         sys.exit(SpecError.exit_code)
     except OSError as error:  # of the run's folder, which Hydra makes
-        print(not_written(error, "hydra.run.dir"), file=sys.stderr)
+        place = "hydra.sweep.dir" if "-m" in sys.argv else "hydra.run.dir"
+        print(not_written(error, place), file=sys.stderr)
         sys.exit(AlpacaFarmError.exit_code)
     except KeyboardInterrupt:
         print(INTERRUPTED, file=sys.stderr)
@@ -75,8 +77,9 @@ def check(arguments: Sequence[str]) -> list[Job | Path]:
 
     Nothing for Hydra's own flags (`--help`, `--cfg`, ...), which run no job.
     """
+    commandline.check_modes(arguments)
     arguments = commandline.with_searchpath(arguments)
-    if {a for a in arguments if a.startswith("-")} - {"-m", "--multirun"}:
+    if {a for a in arguments if a.startswith("-")} - {*commandline.MULTIRUN}:
         return []
     problems: list[str] = []
     found: list[Job | Path] = []

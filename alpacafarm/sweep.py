@@ -8,6 +8,7 @@ and locks in the store let these share stages.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,11 +22,11 @@ from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, configure_log, run_job, setup_globals
 from hydra.plugins import launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from alpacafarm.commandline import Composed, Composer, parsed
 from alpacafarm.cost.fit import side_by_side
-from alpacafarm.errors import AlpacaFarmError
+from alpacafarm.errors import AlpacaFarmError, SpecError
 from alpacafarm.job import Begun, Job, Stages, begun, finished
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class Launcher(launcher.Launcher):
         jobs = [self._known(number) for number in numbers]
         common = set.intersection(*map(set, job_overrides))
         self.composed = Composer(job_overrides, self._compose)
+        self._check_folders(job_overrides, numbers)
         ended = []
         with Comparison(folder) as comparison, together([job for job in jobs if job], folder) as stages:
             for number, overrides, job in zip(numbers, job_overrides, jobs, strict=True):
@@ -84,13 +86,7 @@ class Launcher(launcher.Launcher):
     def _run(
         self, number: int, overrides: Sequence[str], job: Job | None, stages: Stages | None
     ) -> JobReturn:
-        config, _ = self.composed(overrides)
-        with read_write(config.hydra), open_dict(config.hydra):
-            config.hydra.overrides.task = list(overrides)
-            config.hydra.job.id = config.hydra.job.num = number
-            config.hydra.job.override_dirname = get_overrides_dirname(
-                parsed(overrides), **config.hydra.job.config.override_dirname
-            )
+        config = self._config(number, overrides)
         folder = Path(str(config.hydra.sweep.dir), str(config.hydra.sweep.subdir))
         if job and finished(job, folder):
             log.info("run %d has its result: %s", number, folder)
@@ -105,6 +101,32 @@ class Launcher(launcher.Launcher):
         self._log_as_hydra()
         ended.cfg = ended.hydra_cfg = None  # of a hundred runs they would fill the memory
         return ended
+
+    def _config(self, number: int, overrides: Sequence[str]) -> DictConfig:
+        """It holds until the next."""
+        config, _ = self.composed(overrides)
+        with read_write(config.hydra), open_dict(config.hydra):
+            config.hydra.overrides.task = list(overrides)
+            config.hydra.job.id = config.hydra.job.num = number
+            config.hydra.job.override_dirname = get_overrides_dirname(
+                parsed(overrides), **config.hydra.job.config.override_dirname
+            )
+        return config
+
+    def _check_folders(self, job_overrides: Sequence[Sequence[str]], numbers: Sequence[int]) -> None:
+        """SpecError where two runs would write into one folder."""
+        told = str(OmegaConf.to_container(self.config.hydra.sweep, resolve=False))
+        if "hydra.job.num" in told or "hydra.job.id" in told:
+            return
+        first: dict[str, int] = {}
+        for number, overrides in zip(numbers, job_overrides, strict=True):
+            sweep = self._config(number, overrides).hydra.sweep
+            folder = os.path.normpath(Path(str(sweep.dir), str(sweep.subdir)))
+            if first.setdefault(folder, number) != number:
+                raise SpecError(
+                    f"hydra.sweep.subdir={sweep.subdir}: {folder} is the folder of run {first[folder]} and "
+                    f"of run {number}; set it to one for each, such as '${{hydra.job.num}}'"
+                )
 
     def _compose(self, overrides: Sequence[str]) -> Composed:
         return self.context.config_loader.load_sweep_config(self.config, list(overrides)), []
@@ -138,8 +160,9 @@ class Comparison:
 
 def compare(folder: Path) -> None:
     from alpacafarm.report import comparison
+    from alpacafarm.report.folder import read_or_damaged
 
-    comparison.write(folder, "sweep", [folder])
+    comparison.write(folder, "sweep", [folder], read_or_damaged)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ A column holds the numbers of one judge only. Proxy rewards are comparable where
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -212,9 +212,14 @@ def show(runs: Sequence[Compared]) -> None:
             out.print(Text(f"{run.name}: {run.told}"))
 
 
-def write(out: Path, name: str, places: Sequence[Path]) -> list[Compared]:
+def write(
+    out: Path,
+    name: str,
+    places: Sequence[Path],
+    read: Callable[[Path], RunFolder] = run_folder.read,
+) -> list[Compared]:
     """Writes `<name>.json` and `.html` about all runs at or below `places`; nothing where there are none."""
-    runs = compared([run_folder.read(path) for path in run_folder.find(places)])
+    runs = compared([read(path) for path in run_folder.find(places)])
     if runs:
         told_apart = apart({run.name: run.folder.result for run in runs if run.folder.result})
         write_text(out / f"{name}.json", as_json(name, runs, told_apart))

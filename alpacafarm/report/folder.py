@@ -77,6 +77,14 @@ def read(path: Path) -> RunFolder:
     )
 
 
+def read_or_damaged(path: Path) -> RunFolder:
+    """One that cannot be read is that of a run which failed by it."""
+    try:
+        return read(path)
+    except ValueError as error:
+        return RunFolder(path, {}, {}, None, f"damaged: {error}")
+
+
 def _result(path: Path) -> Result:
     try:
         return Result.from_json(path.read_text(encoding="utf-8"))

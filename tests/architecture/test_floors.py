@@ -46,7 +46,7 @@ AT_HOME = {  # each of these is visible in one place
     "starlette": {"alpacafarm/label/app.py"},
     "uvicorn": {"alpacafarm/label/__main__.py"},
     "wandb": {"alpacafarm/tracking/tracker.py"},
-    "yaml": {"alpacafarm/api/prices.py", "alpacafarm/judges/alpaca_eval.py"},
+    "yaml": {"alpacafarm/commandline.py", "alpacafarm/api/prices.py", "alpacafarm/judges/alpaca_eval.py"},
 }
 
 

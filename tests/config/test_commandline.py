@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from alpacafarm import commandline
+from alpacafarm import commandline, run
 from alpacafarm.errors import SpecError
 
 
@@ -69,3 +69,31 @@ def test_only_a_sweep_is_resumed_and_as_it_was(tmp_path):
     with pytest.raises(SpecError, match=r"goes on with the sweep as it was; leave out seed=3"):
         commandline.resumed([f"resume={tmp_path}", "seed=3"])
     assert commandline.resumed(["seed=3"]) == ["seed=3"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[1]",
+        "hydra: {overrides: ",
+        "hydra: {overrides: {task: [a=1]}}",
+        "hydra: {overrides: {task: 5, hydra: []}}",
+        "hydra: {overrides: {task: [5], hydra: []}}",
+    ],
+)
+def test_a_damaged_sweep_is_refused(content, tmp_path):
+    (tmp_path / "multirun.yaml").write_text(content)
+    with pytest.raises(SpecError, match=r"^resume=.* the multirun\.yaml that Hydra left there \(.*\); "):
+        commandline.resumed([f"resume={tmp_path}"])
+
+
+def test_overrides_may_stand_on_both_sides_of_the_flag_of_a_sweep():
+    asked = commandline.multirun_first(["method=sft", "--multirun", "seed=1,2", "--config-dir", "own"])
+    assert asked == ["--multirun", "method=sft", "seed=1,2", "--config-dir", "own"]
+
+
+@pytest.mark.parametrize("flags", [["-m", "--cfg=job"], ["--run", "--multirun"], ["-m", "-i", "config"]])
+def test_flags_of_hydra_that_exclude_each_other_are_refused(flags):
+    with pytest.raises(SpecError, match=r"^-+\w+ -+\w+: Hydra takes one of these at a time; leave out"):
+        run.check([*flags, "method=sft"])

@@ -37,6 +37,13 @@ TABLE = [
         r"^cluster\.zero\.stage is missing: .*set cluster\.zero\.stage=VALUE",
     ),
     wrong("method=sft judge=reward", r"^judge=reward: there is no such key; "),
+    wrong(
+        "-m method=sft seed=1,2 hydra.sweep.dir=runs/${{nowhere}}",
+        r"^hydra\.sweep\.dir: cannot be read \(Interpolation key 'nowhere' not found\); put a key",
+    ),
+    wrong(
+        "method=sft hydra.run.dir=${{no:where}}", r"^hydra\.run\.dir: cannot be read .* type no\); put a key"
+    ),
     # Memory
     wrong(
         "method=sft cluster.device_memory_gb=0",

@@ -95,6 +95,23 @@ def test_a_run_that_has_its_result_is_left_alone_and_a_missing_one_is_told_again
     assert [each["state"] for each in swept(ppo / "sweep")] == ["done", "done"]
 
 
+def test_a_damaged_folder_is_told_in_the_table(tmp_path):
+    asked = ["-m", *farm.tiny("base"), "eval=none", "hydra.sweep.dir=sweep"]
+    (tmp_path / "sweep" / "old").mkdir(parents=True)
+    (tmp_path / "sweep" / "old" / "spec.json").write_text("{")
+    run(farm.command(*asked), tmp_path)
+    told = {each["run"]: each for each in swept(tmp_path / "sweep")}
+    assert {name: each["state"] for name, each in told.items()} == {"0": "done", "old": "failed"}
+    assert "damaged: " in told["old"]["failure"]
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path):
+    asked = ["-m", *farm.tiny("base"), "seed=1,2", "hydra.sweep.dir=sweep", "hydra.sweep.subdir=same"]
+    told = run(farm.command(*asked), tmp_path, code=2)
+    assert "hydra.sweep.subdir=same: sweep/same is the folder of run 0 and of run 1; set it" in told
+    assert not (tmp_path / "store").exists()
+
+
 def test_a_sweep_with_a_failing_job_has_a_table_of_all(tmp_path):
     run(sft(tmp_path), tmp_path, code=2)
     told = swept(tmp_path / "sweep")
