@@ -18,6 +18,7 @@ from launchers.failure import tail
 
 WARNING = signal.SIGUSR2  # what submitit asks SLURM to send before the end
 FIRST_PORT, PORTS = 20000, 12000  # below the ports that Linux hands out itself
+REQUEUE_S = 300.0  # a busy controller takes its time
 LAST_WORDS_S = 2.0  # an error on all ranks is told by rank 0, and SLURM ends it when another rank has ended
 
 
@@ -99,7 +100,15 @@ def note_failure(folder: Path, told: str) -> None:
 
 
 def requeue(rank: int) -> None:
-    """Rank 0 puts the job back into the queue, which ends this try; all wait for that."""
+    """Rank 0 puts the job back into the queue, which ends this try: all wait for that.
+
+    Returns where that cannot be done; the command that waits then tries again with another job.
+    """
     if rank == 0:
-        subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], timeout=60, check=False)
-    time.sleep(60)
+        try:
+            asked = ["scontrol", "requeue", os.environ["SLURM_JOB_ID"]]
+            subprocess.run(asked, timeout=REQUEUE_S, check=True)
+        except (OSError, subprocess.SubprocessError) as error:
+            print(f"not requeued: {error}", file=sys.stderr)
+            return
+    time.sleep(REQUEUE_S)

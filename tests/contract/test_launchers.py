@@ -13,7 +13,7 @@ import pytest
 
 from alpacafarm.errors import NeedsLabels, SpecError, StageError
 from alpacafarm.spec.cluster import ClusterSpec
-from launchers import failure, load, local
+from launchers import failure, load, local, task
 from launchers.inline import Inline
 from launchers.local import Local
 
@@ -301,3 +301,20 @@ def test_launchers_load_by_dotted_path():
 def test_a_launcher_that_is_not_there_is_the_users_error(dotted):
     with pytest.raises(SpecError, match=r"cluster.launcher=.* cannot be loaded .* launchers.local:Local"):
         load(dotted)
+
+
+@pytest.mark.parametrize(("answer", "waits"), [("exit 0", True), ("exit 1", False), (None, False)])
+def test_a_job_that_cannot_be_requeued_ends_and_one_that_can_waits_for_its_end(
+    tmp_path, monkeypatch, answer, waits
+):
+    if answer:
+        scontrol = tmp_path / "scontrol"
+        scontrol.write_text(f'#!/bin/sh\n[ "$*" = "requeue 7" ] && {answer}')
+        scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin" if answer else str(tmp_path))
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    slept = []
+    monkeypatch.setattr("launchers.task.time.sleep", slept.append)
+    task.requeue(0)
+    task.requeue(1)
+    assert len(slept) == 1 + waits

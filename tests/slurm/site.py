@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -196,11 +196,29 @@ def idle(environment: dict[str, str]) -> int:
 def stop(home: Path) -> None:
     for path in (*(home / "run").glob("slurm*.pid"), home / "run" / "munged.pid"):
         end(path)
+    for pid in left(home):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     with hosts() as file:
         kept = [line for line in file if not line.endswith(f"{MARK} {home}\n")]
         file.seek(0)
         file.writelines(kept)
         file.truncate()
+
+
+def left(home: Path) -> list[int]:
+    """Steps of jobs that would report their end to a controller that is gone, for ever."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            name, told = (place / "comm").read_text().strip(), (place / "environ").read_bytes()
+            command = (place / "cmdline").read_text(errors="replace")
+        except OSError:  # it has ended
+            continue
+        is_step = name == "slurmstepd" and f"SLURM_CONF={home}/".encode() in told
+        if is_step or f"{home}/spool." in command:
+            found.append(int(place.name))
+    return found
 
 
 def end(pid_file: Path) -> None:

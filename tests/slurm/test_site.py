@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 from tests.slurm import site
 
@@ -25,12 +26,28 @@ def test_sites_that_start_together_do_not_meet(home, tmp_path):
     assert not any(name in site.HOSTS.read_text() for name in (str(other) for other in others))
 
 
+def test_a_site_that_stops_leaves_nothing_of_its_jobs(home, tmp_path):
+    place = tmp_path / "one"
+    site.start(place)
+    try:
+        on(place, "sbatch", "--mem=10", "--output=/dev/null", "--wrap", "sleep 300")
+        site.until(lambda: any("slurm_script" in command(pid) for pid in site.left(place)), "no job runs")
+    finally:
+        site.stop(place)
+    site.until(lambda: not site.left(place), "the job goes on")
+
+
+def command(pid):
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
 def where_a_job_runs(place):
-    told = subprocess.run(
-        ["srun", "-N2", "--mem=10", "sh", "-c", "echo $SLURMD_NODENAME"],
-        env=os.environ | {"SLURM_CONF": str(place / "slurm.conf")},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return sorted(told.stdout.split())
+    return sorted(on(place, "srun", "-N2", "--mem=10", "sh", "-c", "echo $SLURMD_NODENAME").split())
+
+
+def on(place, *command):
+    environment = os.environ | {"SLURM_CONF": str(place / "slurm.conf")}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
