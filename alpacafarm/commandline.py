@@ -161,9 +161,9 @@ def jobs(arguments: Sequence[str]) -> list[list[str]]:
 class Composer:
     """Composes the jobs of one command line, in turn, by `compose`.
 
-    Where jobs differ in single keys, not groups, these are set in the config of the first: as Hydra would do
-    it, without the fifth of a second that composing takes. The config that a call returns holds until the
-    next.
+    Where all jobs set the same single keys, not groups, these are set in the config of the first: as Hydra
+    would do it, without the fifth of a second that composing takes. The config that a call returns holds
+    until the next.
     """
 
     def __init__(self, jobs: Sequence[Sequence[str]], compose: Callable[[Sequence[str]], Composed]) -> None:
@@ -173,7 +173,8 @@ class Composer:
             found = parsed(sorted({text for job in jobs for text in job} - common))
         except HydraException:  # worded by who composes
             found = []
-        self.only_keys = bool(found) and all(map(is_key, found))
+        alike = len({frozenset(text.partition("=")[0] for text in job) for job in jobs}) == 1
+        self.only_keys = bool(found) and alike and all(map(is_key, found))
         self.swept = {str(override.input_line): override for override in found}
         self.first: Composed | None = None
 

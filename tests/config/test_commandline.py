@@ -36,6 +36,14 @@ def test_the_quick_way_gives_what_hydra_gives(arguments, is_quick):
     assert composer.only_keys is is_quick
 
 
+def test_a_job_that_does_not_set_what_another_sets_has_the_configs_own_value():
+    """As a sweeper asks for that makes up its jobs as it goes."""
+    jobs = [["method=ppo", "seed=1", "kl_coef=0.1"], ["method=ppo", "seed=2"]]
+    with commandline.configs():
+        composer = commandline.Composer(jobs, lambda job: commandline.composed(job, []))
+        assert [composer(job)[0].kl_coef for job in jobs] == [0.1, None]
+
+
 def test_a_swept_key_that_does_not_exist_is_told_for_each_job():
     with commandline.configs():
         jobs = commandline.jobs(["-m", "method=sft", "method.optim.ler=1,2"])
