@@ -48,6 +48,8 @@ def run_stage(folder: Path) -> None:
     stage = json.loads((folder / "stage.json").read_text())
     settings = Settings.model_validate_json((folder / "settings.json").read_text())
     dist = connected(stage, settings.cluster)
+    if dist.rank == 0:
+        Outcome.forget(folder)
     tracker = tracker_for(stage, folder, settings, dist)
     client = client_for(stage, settings)
     ctx = StageContext(

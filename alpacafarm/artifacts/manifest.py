@@ -19,6 +19,7 @@ from alpacafarm.ports import Artifact, Manifest
 from alpacafarm.stage import Kind
 
 NAME = "artifact.json"
+OUTCOME = "outcome.json"
 LIBRARIES = ("torch", "transformers", "deepspeed")
 
 
@@ -52,11 +53,16 @@ class Outcome:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
-        write_aside(folder / "outcome.json", to_json(vars(self)))
+        write_aside(folder / OUTCOME, to_json(vars(self)))
+
+    @staticmethod
+    def forget(folder: Path) -> None:
+        """An attempt begins, which may end without one."""
+        (folder / OUTCOME).unlink(missing_ok=True)
 
     @classmethod
     def read(cls, folder: Path) -> "Outcome":
-        path = folder / "outcome.json"
+        path = folder / OUTCOME
         return cls(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else cls()
 
 

@@ -235,7 +235,8 @@ class Store:
         resumed = (folder / "stage.json").exists()
         for name in ("out", "scratch"):
             (folder / name).mkdir(parents=True, exist_ok=True)
-        for stale in (folder / "out" / manifest.NAME, folder / "outcome.json", folder / "error.json"):
+        # Not outcome.json: it may be of a job that has just ended well, of a command that was killed.
+        for stale in (folder / "out" / manifest.NAME, folder / "error.json"):
             stale.unlink(missing_ok=True)
         write_aside(folder / "stage.json", manifest.to_json(self._description(stage)))
         return resumed

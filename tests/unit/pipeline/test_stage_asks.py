@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from alpacafarm.api.ledger import ledger
+from alpacafarm.artifacts.manifest import Outcome
 from alpacafarm.artifacts.store import Store
 from alpacafarm.errors import BudgetError
 from alpacafarm.pipeline.execute import Done, execute
@@ -69,6 +70,16 @@ def test_a_stage_that_met_its_budget_goes_on_and_tells_all_that_it_cost(tmp_path
     )
     assert (line.calls, line.answered, line.tokens_in, line.tokens_out) == (20, 20, tokens_in, 60)
     assert line.price_usd == pytest.approx(cost(done)["price_usd"])
+
+
+def test_an_attempt_that_fails_leaves_no_outcome_of_an_earlier_one(tmp_path):
+    store = Store(tmp_path / "store")
+    with store.claim(stage()) as claim:
+        Outcome(facts={"old": 1}).write(claim.folder)
+    with OpenAIServer() as server, pytest.raises(BudgetError):
+        performed(tmp_path, server.base_url, stage(), max_calls=12)
+    assert (store.partial(stage()) / "stage.json").exists()
+    assert not (store.partial(stage()) / "outcome.json").exists()
 
 
 def test_what_another_stage_has_paid_for_costs_nothing(tmp_path):
