@@ -1,7 +1,9 @@
 """How the processes of a stage start on a given site. Loaded by dotted path, `package.module:Class`.
 
 A launcher is built as `Class(cluster, world)` with the ClusterSpec and the number of processes. It runs
-stages when they are waited for, one after the other, unless the site has a queue of its own.
+stages when they are waited for, one after the other, unless the site has a queue of its own. Where `at_once`
+or `room` is above 1 (the class must have both), stages are submitted and waited for in threads, `cancel` is
+called in another, and what waits must end by it.
 """
 
 from collections.abc import Callable

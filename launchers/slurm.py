@@ -45,6 +45,7 @@ ACTIVE = {
     "SIGNALING",
     "STAGE_OUT",
 }
+UNBOUNDED = 1000  # stages at once, each with a thread that looks at the queue
 DOOMED = {"CANCELLED", "DEADLINE", "OUT_OF_MEMORY", "BOOT_FAIL"}  # trying again would end alike
 
 
@@ -68,7 +69,7 @@ class Slurm:
                 "cluster.slurm in a file of your own"
             )
         self.cluster, self.spec, self.world, self.worker = cluster, cluster.slurm, world, worker
-        self.at_once = self.room = cluster.at_once or 1000
+        self.at_once = self.room = cluster.at_once or UNBOUNDED
         self.jobs: dict[str, Job] = {}
         self.ended = threading.Event()
 

@@ -64,16 +64,20 @@ def duration(stage: Stage, spec: RunSpec, world: int) -> Duration | None:
     load = load_of(stage, spec, world)
     assert load is not None
     per_second = DEVICES[speed.device].flops[spec.model.dtype] * speed.mfu * world
-    learning = 4 if spec.model.lora else 6
-    learning += 2 * spec.cluster.gradient_checkpointing
+    factor = learning(spec)
     return Duration(
-        training=sum(operations(p, learning) for p in work if p.trains) / per_second,
+        training=sum(operations(p, factor) for p in work if p.trains) / per_second,
         passes=sum(operations(p, 2) for p in work if not p.trains and not p.samples) / per_second,
         sampling=sum(
             sampling_seconds(p, load.sampled, speed, spec.model.dtype, world) for p in work if p.samples
         ),
         gpus=world,
     )
+
+
+def learning(spec: RunSpec) -> int:
+    """Operations of training for each parameter and token."""
+    return (4 if spec.model.lora else 6) + 2 * spec.cluster.gradient_checkpointing
 
 
 def operations(one: Pass, factor: int) -> float:
@@ -97,15 +101,16 @@ def total_gpu_hours(durations: Sequence[Duration | None]) -> float:
     return sum(one.gpu_hours for one in durations if one is not None)
 
 
-def model_lines(speed: SpeedSpec | None, *, checkpointing: bool) -> list[str]:
+def model_lines(spec: RunSpec) -> list[str]:
     """The cost model in words, with its numbers."""
+    speed = spec.cluster.speed
     if speed is None:
         return ["hours: unknown; cluster.speed says which devices there are"]
     device = DEVICES[speed.device]
-    factor, why = (8, " with checkpointing") if checkpointing else (6, "")
+    why = " of adapters" * bool(spec.model.lora) + " with checkpointing" * spec.cluster.gradient_checkpointing
     return [
         f"hours at most, on {speed.device} ({device.flops['bfloat16'] / 1e12:.0f} TFLOP/s in bfloat16, "
-        f"{device.bandwidth / 1e12:.2f} TB/s): {factor} N T operations of training{why}, 2 N T of a forward "
-        f"pass, at {speed.mfu:.0%} of the device's; a sampled token reads weights and cache at "
-        f"{speed.bandwidth_use:.0%} of its bandwidth; every row as long as it may be (cluster.speed)"
+        f"{device.bandwidth / 1e12:.2f} TB/s): {learning(spec)} N T operations of training{why}, "
+        f"2 N T of a forward pass, at {speed.mfu:.0%} of the device's; a sampled token reads weights and "
+        f"cache at {speed.bandwidth_use:.0%} of its bandwidth; every row as long as it may be (cluster.speed)"
     ]

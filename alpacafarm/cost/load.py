@@ -85,7 +85,7 @@ def load_of(stage: Stage, spec: RunSpec, world: int) -> Load | None:
     optim = stage.params.get("optim")
     rollouts = stage.params.get("rollouts_per_step")
     trained: list[Net] = []
-    frozen = [net for role, net in found.items() if optim is None or role not in ("init",)]
+    frozen = [net for role, net in found.items() if optim is None or role != "init"]
     if optim is not None:
         init = found.get("init") or next(iter(found.values()))
         trained.append(

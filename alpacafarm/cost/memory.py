@@ -15,8 +15,8 @@ from alpacafarm.spec.cluster import ClusterSpec
 from alpacafarm.spec.model import LoraSpec, ModelSpec
 
 BYTES = {"float32": 4, "bfloat16": 2}
-BUCKET = 5e8  # elements that DeepSpeed reduces at once, `reduce_bucket_size`
-LIVE = 1e9  # elements that ZeRO-3 keeps gathered, `stage3_max_live_parameters`
+BUCKET = 5e8  # elements that DeepSpeed reduces at once, its default of `reduce_bucket_size`
+LIVE = 1e9  # elements that ZeRO-3 keeps gathered, its default of `stage3_max_live_parameters`
 CHUNK = 2**25  # logits that are held at once, `alpacafarm.models.heads.CHUNK_ELEMENTS`
 # Copies of a chunk of logits in float32 that are alive together, forward and backward (counted on the CPU by
 # the growth of the process over `ops.logprobs.token_stats` and `token_stats_beside`).
@@ -112,7 +112,7 @@ def bucket(load: Load, lay: Layout) -> float:
 
 
 def trainable(load: Load, lay: Layout) -> int:
-    """Parameters under the optimiser: all, or the adapters and what is no linear layer's."""
+    """Parameters under the optimiser: all, or the adapters and a scorer's head."""
     if lay.lora is None:
         return sum(net.parameters for net in load.trained)
     return sum(adapters(net, lay.lora) + net.shape.hidden * net.is_scorer for net in load.trained)

@@ -122,7 +122,7 @@ def hours_lines(spec: RunSpec, stages: Sequence[Stage], world: int) -> list[str]
     told = [f"{name} {one.hours:.2f}" if one else f"{name} unknown" for name, one in found.items()]
     total = total_gpu_hours(list(found.values()))
     return [
-        *model_lines(spec.cluster.speed, checkpointing=spec.cluster.gradient_checkpointing),
+        *model_lines(spec),
         f"  {', '.join(told)}; {total:,.1f} GPU hours in all",
     ]
 

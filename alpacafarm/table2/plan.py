@@ -48,7 +48,7 @@ def show(items: Sequence[Planned], notes: Sequence[str]) -> None:
     told = [
         *totals(list(stages.values()), states),
         *hours([stages[key] for key in to_do], asked, spec.cluster.speed),
-        *model_lines(spec.cluster.speed, checkpointing=spec.cluster.gradient_checkpointing),
+        *model_lines(spec),
         *notes,
     ]
     for line in told:
@@ -78,7 +78,7 @@ def stage_table(
     told = ("#", "stage", "makes", "key", "seed", "state", "needs", "nodes", "GPUs", "GiB", "hours")
     table = _table(*told, "judge calls", "price", "work")
     for key, stage in stages.items():
-        parents = [node for node in stage.inputs.values()]
+        parents = stage.inputs.values()
         needed = [str(numbers[p.key]) if isinstance(p, Stage) else p.location for p in parents]
         of_machines = asked[key]
         calls = stage.bill.judge_calls

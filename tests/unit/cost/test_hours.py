@@ -3,7 +3,8 @@
 import pytest
 
 from alpacafarm import run
-from alpacafarm.cost.hours import Duration, duration
+from alpacafarm.cost.hours import Duration, duration, model_lines
+from alpacafarm.cost.load import USES
 from alpacafarm.cost.work import rows_of
 from alpacafarm.stage import Stage
 
@@ -56,9 +57,12 @@ def test_checkpointing_goes_forward_once_more(ppo):
     without = job("method=ppo", *PAPER, "cluster.gradient_checkpointing=false")
     assert of(without, "sft").training == pytest.approx(6 / 8 * of(ppo, "sft").training)
     lora = "model.lora={rank: 8, alpha: 16, dropout: 0.0, targets: all-linear, export: merged}"
-    assert of(job("method=sft", *PAPER, lora), "sft").training == pytest.approx(
-        6 / 8 * of(ppo, "sft").training
-    )
+    adapted = job("method=sft", *PAPER, lora)
+    assert of(adapted, "sft").training == pytest.approx(6 / 8 * of(ppo, "sft").training)
+    told = [" ".join(model_lines(made.spec)) for made in (ppo, without, adapted)]
+    assert "8 N T operations of training with checkpointing, 2 N T" in told[0]
+    assert "6 N T operations of training, 2 N T" in told[1]
+    assert "6 N T operations of training of adapters with checkpointing, 2 N T" in told[2]
 
 
 def test_ppo_learns_twice_from_rollouts_that_four_models_read(ppo):
@@ -129,6 +133,8 @@ def test_every_method_has_hours_and_memory_at_the_papers_scale():
             continue
         made = job(f"method={method}", *PAPER)
         with_model = [stage for stage in made.plan.stages if stage.uses_devices]
+        trained = {stage.run for stage in with_model if "optim" in stage.params}
+        assert trained <= USES.keys(), f"{method}: say in cost/load.py how its stages use their models"
         assert len(needs(made.spec, with_model, made.world)) == len(with_model), method
         for stage in with_model:
             found = duration(stage, made.spec, made.world)
