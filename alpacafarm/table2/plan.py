@@ -18,7 +18,7 @@ from alpacafarm.table2.runs import Planned
 
 
 @dataclass(frozen=True)
-class Asked:
+class Machines:
     """What a stage asks of machines. `memory` is in bytes of each device; None: not known, or no model."""
 
     nodes: int
@@ -38,16 +38,16 @@ def show(items: Sequence[Planned], notes: Sequence[str]) -> None:
     spec = items[0].job.spec
     store = Store(Path(spec.store).expanduser())
     states = {key: store.state(stage) for key, stage in stages.items()}
-    asked = {key: asked_of(stage, first[key]) for key, stage in stages.items()}
+    machines = {key: machines_of(stage, first[key]) for key, stage in stages.items()}
     out = console()
-    out.print(stage_table(stages, numbers, states, asked))
+    out.print(stage_table(stages, numbers, states, machines))
     out.print()
     out.print(run_table(items, numbers))
     out.print()
     to_do = [key for key in stages if states[key] != "done"]
     told = [
         *totals(list(stages.values()), states),
-        *hours([stages[key] for key in to_do], asked, spec.cluster.speed),
+        *hours([stages[key] for key in to_do], machines, spec.cluster.speed),
         *model_lines(spec),
         *notes,
     ]
@@ -55,12 +55,12 @@ def show(items: Sequence[Planned], notes: Sequence[str]) -> None:
         out.print(Text(line))
 
 
-def asked_of(stage: Stage, item: Planned) -> Asked:
+def machines_of(stage: Stage, item: Planned) -> Machines:
     spec, world = item.job.spec, item.job.world
     if not stage.uses_devices:
-        return Asked(1, 0, None, duration(stage, spec, world))
+        return Machines(1, 0, None, duration(stage, spec, world))
     found = needs(spec, [stage], world)
-    return Asked(
+    return Machines(
         nodes=spec.cluster.slurm.nodes if spec.cluster.slurm else 1,
         gpus=world if on_gpu(spec.cluster) else 0,
         memory=found[0].estimate.total if found else None,
@@ -72,7 +72,7 @@ def stage_table(
     stages: Mapping[str, Stage],
     numbers: Mapping[str, int],
     states: Mapping[str, State],
-    asked: Mapping[str, Asked],
+    machines: Mapping[str, Machines],
 ) -> Table:
     """GiB are those of each device; hours are at most; a question mark is a number that is not known."""
     told = ("#", "stage", "makes", "key", "seed", "state", "needs", "nodes", "GPUs", "GiB", "hours")
@@ -80,7 +80,7 @@ def stage_table(
     for key, stage in stages.items():
         parents = stage.inputs.values()
         needed = [str(numbers[p.key]) if isinstance(p, Stage) else p.location for p in parents]
-        of_machines = asked[key]
+        own = machines[key]
         calls = stage.bill.judge_calls
         cells = (
             str(numbers[key]),
@@ -90,14 +90,10 @@ def stage_table(
             str(stage.seed),
             states[key],
             " ".join(needed),
-            str(of_machines.nodes),
-            str(of_machines.gpus),
-            ""
-            if not stage.uses_devices
-            else "?"
-            if of_machines.memory is None
-            else in_gib(of_machines.memory),
-            hours_cell(stage, of_machines),
+            str(own.nodes),
+            str(own.gpus),
+            memory_cell(stage, own),
+            hours_cell(stage, own),
             "?" if calls is None else f"{calls:,}" if calls else "",
             in_usd(stage.bill.price_usd) if calls else "",
             stage.needs,
@@ -106,17 +102,23 @@ def stage_table(
     return table
 
 
-def hours_cell(stage: Stage, asked: Asked) -> str:
+def memory_cell(stage: Stage, machines: Machines) -> str:
     if not stage.uses_devices:
         return ""
-    return "?" if asked.duration is None else f"{asked.duration.hours:.2f}"
+    return "?" if machines.memory is None else in_gib(machines.memory)
 
 
-def hours(stages: Sequence[Stage], asked: Mapping[str, Asked], speed: SpeedSpec | None) -> list[str]:
+def hours_cell(stage: Stage, machines: Machines) -> str:
+    if not stage.uses_devices:
+        return ""
+    return "?" if machines.duration is None else f"{machines.duration.hours:.2f}"
+
+
+def hours(stages: Sequence[Stage], machines: Mapping[str, Machines], speed: SpeedSpec | None) -> list[str]:
     """Sums over the stages that are to be made, and what they do not contain."""
     if speed is None:
         return []
-    found = [asked[stage.key].duration for stage in stages if stage.uses_devices]
+    found = [machines[stage.key].duration for stage in stages if stage.uses_devices]
     known = [one for one in found if one is not None]
     gpu_hours = sum(one.gpu_hours for one in known)
     price = f", {gpu_hours * speed.usd_per_gpu_hour:,.0f} USD" if speed.usd_per_gpu_hour is not None else ""

@@ -74,6 +74,16 @@ TABLE = [
         r"^cluster\.speed\.mfu=2: must be at most 1; set cluster\.speed\.mfu=1 or less",
     ),
     wrong(
+        "method=sft cluster=slurm cluster.speed.bandwidth_use=0 cluster.speed.usd_per_gpu_hour=-1",
+        r"^cluster\.speed\.bandwidth_use=0: must be greater than 0",
+        r"^cluster\.speed\.usd_per_gpu_hour=-1: must be at least 0",
+    ),
+    wrong(
+        "method=sft cluster.at_once=0 cluster.device_memory_gb=0",
+        r"^cluster\.at_once=0: must be at least 1; set cluster\.at_once=1",
+        r"^cluster\.device_memory_gb=0: must be greater than 0",
+    ),
+    wrong(
         "method=sft model=qwen-0.5b data=alpaca_farm model.shape={{model_type:mamba}} cluster=slurm",
         r"^model\.shape=.*mamba.*: must be .* model_type one of llama, .*; set model\.shape=null to plan",
     ),
