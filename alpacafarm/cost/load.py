@@ -1,6 +1,6 @@
 """What a stage holds on a device and does there: which models, how many rows at once, how long."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,25 +78,13 @@ def load_of(stage: Stage, spec: RunSpec, world: int) -> Load | None:
     if not stage.uses_devices:
         return None
     use = USES.get(stage.run) or guessed(stage)
-    nets = {role: net for role, net in models(stage, spec)}
+    nets = dict(models(stage, spec))
     if not nets or None in nets.values():
         return None
     found = {role: net for role, net in nets.items() if net is not None}
     optim = stage.params.get("optim")
     rollouts = stage.params.get("rollouts_per_step")
-    trained: list[Net] = []
-    frozen = [net for role, net in found.items() if optim is None or role != "init"]
-    if optim is not None:
-        init = found.get("init") or next(iter(found.values()))
-        trained.append(
-            Net("policy", init.shape)
-            if stage.makes is Kind.POLICY
-            else Net("reward model", init.shape, is_scorer=True)
-        )
-        if use.critic:
-            trained.append(Net("critic", found["reward"].shape, is_scorer=True))
-        if rollouts is not None:
-            frozen.insert(0, Net("reference", init.shape))
+    trained, frozen = held(stage, use, found)
     micro_batch = spec.cluster.micro_batch
     share = 1 if optim is None else -(-int(optim["batch_size"]) // world)
     units = micro_batch * use.sides if rollouts and use.sides > 1 else micro_batch
@@ -111,6 +99,19 @@ def load_of(stage: Stage, spec: RunSpec, world: int) -> Load | None:
         prompt=spec.model.max_prompt_tokens,
         response=response_tokens(stage, spec),
     )
+
+
+def held(stage: Stage, use: Use, nets: Mapping[str, Net]) -> tuple[list[Net], list[Net]]:
+    """The models that the stage trains, and those that it only asks; `nets` are those among its inputs."""
+    if stage.params.get("optim") is None:
+        return [], list(nets.values())
+    init = nets.get("init") or next(iter(nets.values()))
+    is_policy = stage.makes is Kind.POLICY
+    trained = [Net("policy" if is_policy else "reward model", init.shape, is_scorer=not is_policy)]
+    if use.critic:
+        trained.append(Net("critic", nets["reward"].shape, is_scorer=True))
+    reference = [Net("reference", init.shape)] if stage.params.get("rollouts_per_step") else []
+    return trained, [*reference, *(net for role, net in nets.items() if role != "init")]
 
 
 def guessed(stage: Stage) -> Use:
