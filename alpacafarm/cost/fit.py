@@ -16,7 +16,7 @@ from alpacafarm.spec.run import RunSpec
 from alpacafarm.stage import Stage
 from launchers.gpus import visible_gpus
 
-BATCHES = {"cluster.micro_batch", "cluster.generation_batch"}  # rows at once
+BATCHES = ("cluster.generation_batch", "cluster.micro_batch")  # rows at once; the first grows first
 
 Overrides = Mapping[str, Any]
 
@@ -111,8 +111,8 @@ def relaxed(spec: RunSpec, stages: Sequence[Stage], overrides: Overrides) -> Ove
         fewer = {other: value for other, value in kept.items() if other != key}
         if fewer and fits(spec, stages, fewer):
             kept = fewer
-    for key in BATCHES & kept.keys():
-        while fits(spec, stages, larger := {**kept, key: 2 * kept[key]}):
+    for key in BATCHES:
+        while key in kept and fits(spec, stages, larger := {**kept, key: 2 * kept[key]}):
             kept = larger
     return kept
 
@@ -120,7 +120,7 @@ def relaxed(spec: RunSpec, stages: Sequence[Stage], overrides: Overrides) -> Ove
 def ladder(spec: RunSpec, world: int) -> Iterator[dict[str, Any]]:
     """Ever more overrides, the cheapest first. None of them changes a result."""
     cluster, so_far = spec.cluster, dict[str, Any]()
-    batches = {key: getattr(cluster, key.removeprefix("cluster.")) for key in sorted(BATCHES)}
+    batches = {key: getattr(cluster, key.removeprefix("cluster.")) for key in BATCHES}
     while max(batches.values()) > 1:
         batches = {key: max(1, size // 2) for key, size in batches.items()}
         so_far |= batches
