@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import shlex
+import shutil
 import subprocess
 import threading
 import time
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 leaving = threading.Lock()  # held by the thread that submits, see `outside`
 
 JOB = "slurm.json"
+COMMANDS = ("sbatch", "srun", "squeue", "scancel")
 ACTIVE = {
     "PENDING",
     "CONFIGURING",
@@ -67,6 +69,12 @@ class Slurm:
             raise SpecError(
                 "cluster.slurm=null: launchers.slurm needs what to ask sbatch for; set cluster=slurm, or "
                 "cluster.slurm in a file of your own"
+            )
+        absent = [name for name in COMMANDS if not shutil.which(name)]
+        if absent:
+            raise SpecError(
+                f"cluster.launcher={cluster.launcher}: needs {', '.join(absent)}, which PATH does not have; "
+                "give the command on a machine that submits to SLURM, or set cluster=local"
             )
         self.cluster, self.spec, self.world, self.worker = cluster, cluster.slurm, world, worker
         self.at_once = self.room = cluster.at_once or UNBOUNDED
@@ -226,7 +234,7 @@ def known(folder: Path) -> str | None:
     """The number of the stage's job, from an earlier command."""
     try:
         return str(json.loads((folder / JOB).read_text())["job"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 

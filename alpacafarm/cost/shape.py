@@ -125,7 +125,7 @@ class Shape:
 
 
 def shape_of_config(config: Config) -> Shape | None:
-    """None for an architecture that is not in FAMILIES."""
+    """None for an architecture that is not in FAMILIES, and for sizes that no model has."""
     family = FAMILIES.get(str(config.get("model_type")))
     if family is None or config.get("word_embed_proj_dim", config.get("hidden_size")) != config.get(
         "hidden_size"
@@ -135,7 +135,7 @@ def shape_of_config(config: Config) -> Shape | None:
     def size(name: str, default: int | None = None) -> int:
         for key in (name, NAMES.get(name), "ffn_dim" if name == "intermediate_size" else None):
             if key is not None and config.get(key) is not None:
-                return int(config[key])
+                return above_zero(int(config[key]))
         if default is None:
             raise KeyError(name)
         return default
@@ -158,6 +158,12 @@ def shape_of_config(config: Config) -> Shape | None:
         )
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         return None
+
+
+def above_zero(size: int) -> int:
+    if size < 1:
+        raise ValueError(size)
+    return size
 
 
 def shape_of_architecture(spec: ArchitectureSpec) -> Shape:

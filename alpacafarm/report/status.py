@@ -112,7 +112,8 @@ def memory_lines(spec: RunSpec, stages: Sequence[Stage], world: int) -> list[str
     unknown = dict.fromkeys(stage.name for stage in stages if stage.uses_devices and stage.name not in told)
     if unknown:
         lines.append(
-            f"  unknown, for a model's config.json is not here (set model.shape): {', '.join(unknown)}"
+            "  unknown, for a model's config.json is not here or tells no known sizes (set model.shape): "
+            + ", ".join(unknown)
         )
     return lines
 

@@ -318,3 +318,12 @@ def test_a_job_that_cannot_be_requeued_ends_and_one_that_can_waits_for_its_end(
     task.requeue(0)
     task.requeue(1)
     assert len(slept) == 1 + waits
+
+
+def test_slurm_without_its_commands_is_refused(monkeypatch, tmp_path):
+    asked = CLUSTER.model_copy(update={"slurm": True, "launcher": "launchers.slurm:Slurm"})
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(
+        SpecError, match=r"^cluster\.launcher=launchers\.slurm:Slurm: needs sbatch, .*set cluster="
+    ):
+        load("launchers.slurm:Slurm")(asked, 1)

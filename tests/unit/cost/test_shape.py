@@ -67,6 +67,7 @@ def test_what_was_written_by_hand_counts_like_what_transformers_writes():
         {"model_type": "t5", "hidden_size": 8},
         {"model_type": "llama"},
         {"model_type": "llama", **LLAMA_LIKE, "num_attention_heads": 0},
+        {"model_type": "llama", **LLAMA_LIKE, "hidden_size": -64},
         {"model_type": "opt", **SIZES, "ffn_dim": 72, "word_embed_proj_dim": 12},
     ],
 )
