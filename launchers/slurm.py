@@ -7,6 +7,7 @@ command finds them by the `slurm.json` in the stage's folder. A job that the sit
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -84,7 +85,7 @@ class Slurm:
     def submit(self, folder: Path, after: Sequence[Ticket]) -> Job:
         """The stage's job: the one that is in the queue already, else a new one once `after` is done."""
         self.wait(after)
-        number = known(folder)
+        number = known(folder) or unnoted(folder)
         if number is not None and state(number) in ACTIVE:
             log.info("stage %s is SLURM job %s already", stage_name(folder), number)
         else:
@@ -127,6 +128,7 @@ class Slurm:
         asked = self.resources(folder)
         # In the job, since SLURM may put it into the queue again itself. Logs stay.
         inside = shlex.quote(str(folder.resolve()))
+        asked["comment"] = note(folder)
         asked["setup"] = [f"rm -f {inside}/error.json {inside}/rank*.ok", *asked["setup"]]
         executor.update_parameters(**asked)
         return executor
@@ -236,6 +238,18 @@ def known(folder: Path) -> str | None:
         return str(json.loads((folder / JOB).read_text())["job"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def note(folder: Path) -> str:
+    """By which a job is known in the queue as that of the stage in `folder`."""
+    return f"alpacafarm {hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:32]}"
+
+
+def unnoted(folder: Path) -> str | None:
+    """The number of a job that an earlier command submitted, killed before it could write that down."""
+    lines = slurm("squeue", "--me", "--noheader", "--format=%i %k").splitlines()
+    numbers = (line.split(" ", 1)[0] for line in lines if line.endswith(f" {note(folder)}"))
+    return next(numbers, None)
 
 
 def state(number: str) -> str:

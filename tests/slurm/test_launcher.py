@@ -170,10 +170,13 @@ def test_a_job_that_is_submitted_while_the_command_ends_is_cancelled_too(stage_f
     site.until(lambda: not queue(), "the job goes on")
 
 
-def test_a_command_that_comes_back_finds_its_job(stage_folder, tmp_path):
+@pytest.mark.parametrize("is_noted", [True, False])
+def test_a_command_that_comes_back_finds_its_job(stage_folder, tmp_path, is_noted):
     mark = tmp_path / "go on"
     folder = stage_folder(rank0={"after": str(mark)})
     first = made().submit(folder, [])
+    if not is_noted:  # it was killed before
+        (folder / "slurm.json").unlink()
     launcher = made()
     second = launcher.submit(folder, [])
     assert second.number == first.number
