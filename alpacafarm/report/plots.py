@@ -148,7 +148,11 @@ def overoptimisation(
             own = sorted((point for point in points if point.run == run), key=lambda point: point.x)
             _series(axes, [(p.x, p.gold, p.gold_error) for p in own], colour, "-", "D", f"{run}: gold")
             _series(axes, [(p.x, p.judge, p.judge_error) for p in own], colour, "--", "o", f"{run}: judge")
-        axes.set_xscale("log" if log_x else "linear")
+        if log_x:
+            axes.set_xscale("log")
+            apart = _apart([point.x for point in points])
+            axes.set_xticks(apart, [f"{x:g}" for x in apart])
+            axes.set_xticks([], minor=True)
         axes.set_xlabel(x_label)
         axes.set_ylabel(f"{y_label}; bars: standard error")
         axes.legend(fontsize=7, frameon=False, labelcolor=INK, loc="upper left", bbox_to_anchor=(1.01, 1))
@@ -173,6 +177,16 @@ def scatter(points: tuple[Labelled, ...], *, x_label: str, y_label: str, title: 
         axes.set_ylabel(f"{y_label}; bars: standard error")
         axes.set_title(title, fontsize=9, loc="left", color=INK)
         return _svg(figure, title)
+
+
+def _apart(values: Sequence[float]) -> list[float]:
+    """Values of a logarithmic axis without those whose label would run into that of a smaller one."""
+    least = (max(values) / min(values)) ** 0.08
+    found: list[float] = []
+    for value in sorted(set(values)):
+        if not found or value >= found[-1] * least:
+            found.append(value)
+    return found
 
 
 def _panels(log: Sequence[Mapping[str, float]], names: Sequence[str] | None) -> list[Panel]:

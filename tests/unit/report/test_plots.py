@@ -114,3 +114,10 @@ def test_overoptimisation_has_two_lines_for_each_run():
         "sqrt KL (nats^0.5)",
     ):
         assert label in shown
+
+
+def test_a_logarithmic_axis_is_labelled_at_its_values_where_there_is_room():
+    points = [RunPoint("seed=1", x, 60.0, 60.0) for x in (0.002, 0.0067, 0.0068, 0.02)]
+    shown = words(plots.overoptimisation(points, x_label="kl_coef", log_x=True))
+    assert shown.startswith("0.002 0.0067 0.02 kl_coef ")
+    assert "math" not in shown
