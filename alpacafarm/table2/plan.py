@@ -75,11 +75,13 @@ def stage_table(
     machines: Mapping[str, Machines],
 ) -> Table:
     """GiB are those of each device; hours are at most; a question mark is a number that is not known."""
-    told = ("#", "stage", "makes", "key", "seed", "state", "needs", "nodes", "GPUs", "GiB", "hours")
-    table = _table(*told, "judge calls", "price", "work")
+    table = _table("#", "stage", "makes", "key", "seed", "state", "needs")
+    for title in ("nodes", "GPUs", "GiB each", "hours", "judge calls", "price"):
+        table.add_column(title, justify="right")
+    table.add_column("work")
     for key, stage in stages.items():
         parents = stage.inputs.values()
-        needed = [str(numbers[p.key]) if isinstance(p, Stage) else p.location for p in parents]
+        needed = [str(numbers[p.key]) if isinstance(p, Stage) else short(p.location) for p in parents]
         own = machines[key]
         calls = stage.bill.judge_calls
         cells = (
@@ -100,6 +102,11 @@ def stage_table(
         )
         table.add_row(*map(Text, cells))
     return table
+
+
+def short(location: str) -> str:
+    """The name of a hub's file, whose address would fill the line."""
+    return location.rpartition("/")[2] if location.startswith("hf://") else location
 
 
 def memory_cell(stage: Stage, machines: Machines) -> str:

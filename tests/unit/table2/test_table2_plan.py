@@ -31,6 +31,12 @@ def test_a_job_has_nodes_gpus_memory_hours_calls_and_price(capsys):
     assert f"4,025 judge calls, {price}" in text
 
 
+def test_files_of_a_hub_are_told_by_name(capsys):
+    text = told(capsys, "7b")
+    assert "sft.json preference.json unlabeled.json" in text
+    assert "hf://" not in text
+
+
 def test_gpu_hours_have_a_price_where_there_is_one(capsys):
     free = told(capsys, "7b")
     assert "USD, " not in free.partition("machines:")[2].partition("\n")[0]
