@@ -32,7 +32,7 @@ from alpacafarm.job import (
     refuse,
 )
 
-INTERRUPTED = "interrupted; what was made is kept, the same command goes on"
+INTERRUPTED = "interrupted; what was made is kept, {} goes on"
 failures: list[int] = []  # exit codes of the jobs of this process; one that fails does not end a sweep
 here = os.getpid()
 
@@ -53,13 +53,18 @@ def main() -> None:
     except HydraException as error:
         print(commandline.one_line(error), file=sys.stderr)
         sys.exit(SpecError.exit_code)
+    except BrokenPipeError:  # who reads, `head` for example, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except OSError as error:  # of the run's folder, which Hydra makes
         place = "hydra.sweep.dir" if "-m" in sys.argv else "hydra.run.dir"
         print(not_written(error, place), file=sys.stderr)
         sys.exit(AlpacaFarmError.exit_code)
     except KeyboardInterrupt:
-        print(INTERRUPTED, file=sys.stderr)
+        print(INTERRUPTED.format(sweep.way_on()), file=sys.stderr)
         sys.exit(130)
+    if failures and sweep.Launcher.folder:
+        print(f"runs without a result: {len(failures)}; {sweep.way_on()} goes on", file=sys.stderr)
     sys.exit(exit_code(failures))
 
 
@@ -108,7 +113,11 @@ def show_only(jobs: Sequence[Job | Path]) -> bool:
         return False
     from alpacafarm.report.status import show_plan, show_status
 
-    for job in jobs:
+    runs = [set(job.overrides) for job in jobs if isinstance(job, Job)]
+    common = set.intersection(*runs) if runs else set()
+    for number, job in enumerate(jobs):
+        if len(runs) > 1 and isinstance(job, Job):
+            print(f"run {number}: {' '.join(o for o in job.overrides if o not in common)}")
         if isinstance(job, Job):
             show_plan(job.spec, job.plan)
         else:

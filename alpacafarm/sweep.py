@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -51,10 +52,18 @@ def install(jobs: Sequence[Job]) -> None:
     plugins[f"{CORE}.basic_sweeper.BasicSweeper"].validate_batch_is_legal = lambda sweeper, batch: None
 
 
+def way_on() -> str:
+    """The command that goes on with what this process has begun."""
+    if Launcher.folder is None:
+        return "the same command"
+    return f"python -m alpacafarm.run {shlex.quote(f'resume={Launcher.folder}')}"
+
+
 class Launcher(launcher.Launcher):
     """Performs runs in order, while the stages of all are made. Keeps nothing of a run that has ended."""
 
     known: ClassVar[Sequence[Job]] = ()
+    folder: ClassVar[Path | None] = None  # of the sweep that this process performs
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context, self.config = hydra_context, config
@@ -63,7 +72,7 @@ class Launcher(launcher.Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         setup_globals()
         self._log_as_hydra()
-        folder = Path(str(self.config.hydra.sweep.dir))
+        folder = Launcher.folder = Path(str(self.config.hydra.sweep.dir))
         folder.mkdir(parents=True, exist_ok=True)
         numbers = range(initial_job_idx, initial_job_idx + len(job_overrides))
         jobs = [self._known(number) for number in numbers]
@@ -76,6 +85,7 @@ class Launcher(launcher.Launcher):
                 log.info("run %d: %s", number, " ".join(o for o in overrides if o not in common))
                 ended.append(self._run(number, overrides, job, stages))
                 comparison.update()
+        print(f"Sweep: {folder.resolve() / 'sweep.html'}")
         return ended
 
     def _known(self, number: int) -> Job | None:

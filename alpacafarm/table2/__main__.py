@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(not_written(error, f"--out {asked.out}"), file=sys.stderr)
         return AlpacaFarmError.exit_code
     except KeyboardInterrupt:
-        print(run.INTERRUPTED, file=sys.stderr)
+        print(run.INTERRUPTED.format("the same command"), file=sys.stderr)
         return 130
 
 

@@ -1,5 +1,6 @@
 """What `action=plan` prints beside what tests of plans look at."""
 
+from alpacafarm import run
 from alpacafarm.report.status import show_plan
 
 
@@ -17,3 +18,9 @@ def test_a_column_of_reasons_stands_only_where_there_is_one(job, capsys):
     assert header.split()[0] == "#"
     assert "why" not in header
     assert any(line.startswith("4  sft ") for line in lines)
+
+
+def test_each_plan_of_a_sweep_is_told_by_what_differs(capsys):
+    run.show_only(run.check(["-m", "method=sft", "data=tiny", "seed=1,2", "action=plan"]))
+    heads = [line for line in capsys.readouterr().out.splitlines() if line.startswith("run ")]
+    assert heads == ["run 0: seed=1", "run 1: seed=2"]

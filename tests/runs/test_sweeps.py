@@ -44,7 +44,7 @@ def sft(place, *more):
 def run(command, place, code=0):
     done = subprocess.run(command, cwd=place, capture_output=True, text=True)
     assert done.returncode == code, done.stderr[-3000:]
-    return done.stderr
+    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,9 @@ def test_two_runs_in_one_folder_are_refused(tmp_path):
 
 
 def test_a_sweep_with_a_failing_job_has_a_table_of_all(tmp_path):
-    run(sft(tmp_path), tmp_path, code=2)
+    said = run(sft(tmp_path), tmp_path, code=2)
+    assert f"Sweep: {tmp_path / 'sweep' / 'sweep.html'}\n" in said
+    assert said.endswith("runs without a result: 1; python -m alpacafarm.run resume=sweep goes on\n")
     told = swept(tmp_path / "sweep")
     assert [run["state"] for run in told] == ["failed", "done"]
     assert "bad.jsonl:1: output=None must be text" in told[0]["failure"]
@@ -147,6 +149,9 @@ def test_an_interrupted_sweep_goes_on_by_resume(tmp_path):
     process.send_signal(signal.SIGINT)
     _, told = process.communicate()
     assert process.returncode == 130, told
+    assert told.endswith(
+        "interrupted; what was made is kept, python -m alpacafarm.run resume=sweep goes on\n"
+    )
     assert swept(sweep)[0]["state"] == "done"
     run(farm.command("resume=sweep"), tmp_path)
     assert [each["state"] for each in swept(sweep)] == ["done"] * 3

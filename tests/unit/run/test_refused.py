@@ -1,5 +1,6 @@
 """What a command line may ask for that nothing could carry out: refused in a line, never with a traceback."""
 
+import os
 import subprocess
 import sys
 
@@ -59,6 +60,15 @@ def test_a_disk_that_refuses_is_told_without_a_traceback(tmp_path):
     assert last.startswith("the disk refuses: ")
     assert "store=store and hydra.run.dir=" in last
     assert "Traceback" not in done.stderr
+
+
+def test_a_reader_that_has_enough_is_no_failure_of_the_disk(tmp_path):
+    reads, writes = os.pipe()
+    os.close(reads)
+    asked = [sys.executable, "-m", "alpacafarm.run", "--help"]
+    done = subprocess.run(asked, cwd=tmp_path, stdout=writes, stderr=subprocess.PIPE, text=True)
+    os.close(writes)
+    assert done.stderr == ""
 
 
 def command(home, *overrides):
