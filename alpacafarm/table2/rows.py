@@ -106,8 +106,8 @@ SCALES = {
         notes=(
             "LLaMA 7B and AlpacaFarm's own data: 10,000 demonstrations, about 9,700 judged pairs of each "
             "kind, 20,001 unlabeled instructions, 805 for evaluation; published values of each method.",
-            "Unless eval/judge is overridden, the judge of each run is its own reward model, which asks nobody "
-            "and is no measure of quality; eval/judge=p_sim_eval is the paper's.",
+            "Unless it is overridden, the judge of each run is its own reward model (eval/judge=reward), "
+            "which asks nobody and is no measure of quality; eval/judge=p_sim_eval is the paper's.",
         ),
     ),
 }
