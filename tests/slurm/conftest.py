@@ -35,9 +35,14 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--times", type=int, default=1, help="how often a training is disturbed in each way")
+    parser.addoption(
+        "--times", type=int, help="how often a training is disturbed in each way; default: in some"
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "number" in metafunc.fixturenames:
-        metafunc.parametrize("number", range(metafunc.config.getoption("--times", default=1)))
+    if "disturb" in metafunc.fixturenames:
+        times = metafunc.config.getoption("--times", default=None)
+        ways = metafunc.module.DISTURBANCES if times else metafunc.module.IN_SUITE
+        metafunc.parametrize("disturb", ways, ids=lambda disturb: disturb.__name__)
+        metafunc.parametrize("number", range(times or 1))

@@ -6,6 +6,7 @@ Needs root. Without accounting, systemd or cgroups; `start` prints the SLURM_CON
 run beside each other: each has ports, names of nodes and numbers of jobs of its own.
 """
 
+import argparse
 import fcntl
 import os
 import random
@@ -31,6 +32,7 @@ MARK = "# alpacafarm tests:"
 # the port where ranks meet follows from the job's number, modulo 12000.
 SLOTS, FIRST_PORT, SLOT_PORTS, SLOT_JOBS, JOBS = 120, 17000, 1 + NODES, 100, 12000
 PATIENCE_S = 60
+PATH_BYTES = 66  # of a site's folder: names of sockets below it may have 107
 
 CONF = """\
 ClusterName=test
@@ -113,6 +115,9 @@ def start(home: Path) -> Path:
 
 
 def configure(home: Path) -> Path:
+    """ValueError where sockets below `home` would have names that are too long."""
+    if len(os.fsencode(home)) > PATH_BYTES:
+        raise ValueError(f"{home}: must have at most {PATH_BYTES} bytes; take a folder higher up")
     for name in ("run", "log", "state", "munge", "dev"):
         (home / name).mkdir(parents=True, exist_ok=True)
     (home / "munge").chmod(0o700)
@@ -261,10 +266,15 @@ def until(happens: Callable[[], bool], otherwise: str, patience_s: float = PATIE
 
 
 if __name__ == "__main__":
-    deed, place = sys.argv[1], Path(*sys.argv[2:]).absolute()
-    if deed == "install":
+    parser = argparse.ArgumentParser(prog="python -m tests.slurm.site")
+    deeds = parser.add_subparsers(dest="deed", required=True)
+    deeds.add_parser("install")
+    for name in ("start", "stop"):
+        deeds.add_parser(name).add_argument("folder", type=lambda text: Path(text).absolute())
+    asked = parser.parse_args()
+    if asked.deed == "install":
         install()
-    elif deed == "start":
-        print(start(place))
+    elif asked.deed == "start":
+        print(start(asked.folder))
     else:
-        stop(place)
+        stop(asked.folder)

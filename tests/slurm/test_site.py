@@ -8,8 +8,8 @@ from pathlib import Path
 from tests.slurm import site
 
 
-def test_sites_that_start_together_do_not_meet(home, tmp_path):
-    others = [tmp_path / "one", tmp_path / "two"]
+def test_sites_that_start_together_do_not_meet(home, tmp_path_factory):
+    others = [tmp_path_factory.mktemp(name) for name in ("one", "two")]
     before = site.HOSTS.read_text()
     command = [sys.executable, "-m", "tests.slurm.site", "start"]
     starts = [subprocess.Popen([*command, str(other)], stdout=subprocess.DEVNULL) for other in others]
@@ -26,8 +26,8 @@ def test_sites_that_start_together_do_not_meet(home, tmp_path):
     assert not any(name in site.HOSTS.read_text() for name in (str(other) for other in others))
 
 
-def test_a_site_that_stops_leaves_nothing_of_its_jobs(home, tmp_path):
-    place = tmp_path / "one"
+def test_a_site_that_stops_leaves_nothing_of_its_jobs(home, tmp_path_factory):
+    place = tmp_path_factory.mktemp("stopped")
     site.start(place)
     try:
         on(place, "sbatch", "--mem=10", "--output=/dev/null", "--wrap", "sleep 300")
