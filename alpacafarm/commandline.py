@@ -168,9 +168,8 @@ class Composer:
 
     def __init__(self, jobs: Sequence[Sequence[str]], compose: Callable[[Sequence[str]], Composed]) -> None:
         self.compose = compose
-        common = set.intersection(*map(set, jobs))
         try:
-            found = parsed(sorted({text for job in jobs for text in job} - common))
+            found = parsed(sorted({text for job in apart(jobs) for text in job}))
         except HydraException:  # worded by who composes
             found = []
         alike = len({frozenset(text.partition("=")[0] for text in job) for job in jobs}) == 1
@@ -188,6 +187,12 @@ class Composer:
         except OmegaConfBaseException:
             return self.compose(overrides)
         return self.first
+
+
+def apart(jobs: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Of each job the overrides that not all have."""
+    common = set.intersection(*map(set, jobs)) if jobs else set()
+    return [[text for text in job if text not in common] for job in jobs]
 
 
 def parsed(overrides: Sequence[str]) -> list[Override]:

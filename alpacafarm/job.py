@@ -59,15 +59,10 @@ def checked(spec: RunSpec, overrides: Sequence[str]) -> Job:
         launcher = load(spec.cluster.launcher)
     if not problems:
         with noted(problems):
-            check_memory(spec, to_do(plan, Path(spec.store).expanduser()), world)
+            to_do = missing(plan, Store(Path(spec.store).expanduser()).is_done)
+            check_memory(spec, to_do, world)
     refuse(problems)
     return Job(spec, plan, world, launcher, tuple(overrides))
-
-
-def to_do(plan: Plan, store: Path) -> list[Stage]:
-    """The stages that are still to be made."""
-    needed = missing(plan, Store(store).is_done)
-    return [stage for stage in plan.stages if stage.key in needed]
 
 
 def check_store(store: str) -> None:
@@ -86,12 +81,8 @@ class Begun:
     job: Job
     store: Store
     launcher: Launcher
-    needed: frozenset[str]
+    to_do: Sequence[Stage]
     settings: str
-
-    @property
-    def to_do(self) -> list[Stage]:
-        return [stage for stage in self.job.plan.stages if stage.key in self.needed]
 
 
 def begun(
@@ -123,12 +114,10 @@ def begun(
     )
     launcher = launcher or job.launcher(spec.cluster, job.world)
     store = store or Store(Path(spec.store).expanduser())
-    found = Begun(
-        job, store, launcher, frozenset(missing(job.plan, store.find)), settings.model_dump_json(indent=1)
-    )
-    check_budget(spec.budget, found.to_do)
-    check_keys(spec.api, found.to_do)
-    return found
+    to_do = missing(job.plan, store.find)
+    check_budget(spec.budget, to_do)
+    check_keys(spec.api, to_do)
+    return Begun(job, store, launcher, to_do, settings.model_dump_json(indent=1))
 
 
 def perform(job: Job, folder: Path, stages: Stages | None = None) -> RunReport:

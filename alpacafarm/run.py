@@ -113,12 +113,13 @@ def show_only(jobs: Sequence[Job | Path]) -> bool:
         return False
     from alpacafarm.report.status import show_plan, show_status
 
-    runs = [set(job.overrides) for job in jobs if isinstance(job, Job)]
-    common = set.intersection(*runs) if runs else set()
+    plans = [job.overrides for job in jobs if isinstance(job, Job)]
+    own = iter(commandline.apart(plans))
     for number, job in enumerate(jobs):
-        if len(runs) > 1 and isinstance(job, Job):
-            print(f"run {number}: {' '.join(o for o in job.overrides if o not in common)}")
         if isinstance(job, Job):
+            differing = " ".join(next(own))
+            if len(plans) > 1:
+                print(f"run {number}: {differing}")
             show_plan(job.spec, job.plan)
         else:
             show_status(job)

@@ -25,7 +25,7 @@ from hydra.plugins import launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from alpacafarm.commandline import Composed, Composer, parsed
+from alpacafarm.commandline import Composed, Composer, apart, parsed
 from alpacafarm.cost.fit import side_by_side
 from alpacafarm.errors import AlpacaFarmError, SpecError
 from alpacafarm.job import Begun, Job, Stages, begun, finished
@@ -76,13 +76,13 @@ class Launcher(launcher.Launcher):
         folder.mkdir(parents=True, exist_ok=True)
         numbers = range(initial_job_idx, initial_job_idx + len(job_overrides))
         jobs = [self._known(number) for number in numbers]
-        common = set.intersection(*map(set, job_overrides))
         self.composed = Composer(job_overrides, self._compose)
         self._check_folders(job_overrides, numbers)
         ended = []
         with Comparison(folder) as comparison, together([job for job in jobs if job], folder) as stages:
-            for number, overrides, job in zip(numbers, job_overrides, jobs, strict=True):
-                log.info("run %d: %s", number, " ".join(o for o in overrides if o not in common))
+            own = apart(job_overrides)
+            for number, overrides, job, differing in zip(numbers, job_overrides, jobs, own, strict=True):
+                log.info("run %d: %s", number, " ".join(differing))
                 ended.append(self._run(number, overrides, job, stages))
                 comparison.update()
         print(f"Sweep: {folder.resolve() / 'sweep.html'}")

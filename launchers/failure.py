@@ -7,6 +7,7 @@ from alpacafarm import errors
 from alpacafarm.errors import AlpacaFarmError, StageError
 from launchers.inline import located
 
+LAST_WORDS_S = 2.0  # an error on all ranks is told by rank 0, and another rank may be the first to end
 TAIL_LINES = 20
 TAIL_BYTES = 64 * 2**10
 
@@ -18,6 +19,11 @@ def failure(folder: Path) -> AlpacaFarmError:
     if not (isinstance(kind, type) and issubclass(kind, AlpacaFarmError)):
         kind = StageError
     return located(kind(told["message"]), folder)
+
+
+def rank_log(folder: Path, rank: int) -> Path:
+    """Where a process of the stage in `folder` says what it does."""
+    return folder / f"rank{rank}.log"
 
 
 def tail(path: Path) -> str:

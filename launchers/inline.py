@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from alpacafarm.errors import AlpacaFarmError, StageError
 from alpacafarm.ports import Ticket
@@ -70,4 +71,13 @@ def located(error: AlpacaFarmError, folder: Path) -> AlpacaFarmError:
 
 
 def stage_name(folder: Path) -> str:
-    return str(json.loads((folder / "stage.json").read_text(encoding="utf-8"))["name"])
+    return str(_told(folder)["name"])
+
+
+def uses_devices(folder: Path) -> bool:
+    return bool(_told(folder)["uses_devices"])
+
+
+def _told(folder: Path) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads((folder / "stage.json").read_text(encoding="utf-8"))
+    return told

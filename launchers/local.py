@@ -1,7 +1,6 @@
 """All processes of a stage on this machine, with the environment that torchrun would give them."""
 
 import fcntl
-import json
 import os
 import queue
 import signal
@@ -17,13 +16,12 @@ from types import FrameType
 
 from alpacafarm.errors import AlpacaFarmError, StageError
 from alpacafarm.spec.cluster import ClusterSpec
-from launchers.failure import failure, tail
+from launchers.failure import LAST_WORDS_S, failure, rank_log, tail
 from launchers.gpus import visible_gpus
-from launchers.inline import Inline, run_here, stage_name
+from launchers.inline import Inline, run_here, stage_name, uses_devices
 from launchers.orphans import PARENT
 
 GRACE_S = 5.0  # between SIGTERM and SIGKILL
-LAST_WORDS_S = 2.0  # an error on all ranks is told by rank 0, and another rank may be the first to end
 CONSOLE = "ALPACAFARM_CONSOLE"  # where alpacafarm.tracking.progress looks for the console's descriptor
 
 Rank = subprocess.Popen[bytes]
@@ -59,10 +57,9 @@ class Local(Inline):
         self.lock = threading.Lock()
 
     def run(self, folder: Path) -> None:
-        uses_devices = json.loads((folder / "stage.json").read_text(encoding="utf-8"))["uses_devices"]
         if threading.current_thread() is not threading.main_thread():
-            self._run_beside(folder, self.world if uses_devices else 1)
-        elif self.subprocesses and uses_devices:
+            self._run_beside(folder, self.world if uses_devices(folder) else 1)
+        elif self.subprocesses and uses_devices(folder):
             ranks: list[Rank] = []
             with _sigterm_interrupts(), _ended(ranks):
                 self._start(folder, ranks, self.world, self._threads(self.world), _console())
@@ -126,7 +123,7 @@ class Local(Inline):
                 if rank == 0 and console is not None:
                     place[CONSOLE] = str(console)
                     kept.append(console)
-                with _log(folder, rank).open("ab") as out:
+                with rank_log(folder, rank).open("ab") as out:
                     environment = os.environ | shared | place
                     ranks.append(_popen(command, environment, out.fileno(), kept))
         finally:
@@ -196,15 +193,11 @@ def _error(folder: Path, rank: int, code: int, world: int) -> AlpacaFarmError:
     if (folder / "error.json").exists():
         return failure(folder)
     how = f"exited with code {code}" if code > 0 else f"was killed by {signal.Signals(-code).name}"
-    path = _log(folder, rank)
+    path = rank_log(folder, rank)
     return StageError(
         f"stage {stage_name(folder)} failed: rank {rank} of {world} {how}\n"
         f"  folder: {folder}\n  log: {path}, which ends:\n{tail(path)}"
     )
-
-
-def _log(folder: Path, rank: int) -> Path:
-    return folder / f"rank{rank}.log"
 
 
 def _alone(folder: Path) -> int:

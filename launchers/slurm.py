@@ -25,8 +25,8 @@ from typing import Any
 from alpacafarm.errors import SpecError, StageError
 from alpacafarm.ports import Ticket
 from alpacafarm.spec.cluster import ClusterSpec, SlurmSpec, TaskSpec
-from launchers.failure import failure, tail
-from launchers.inline import stage_name
+from launchers.failure import failure, rank_log, tail
+from launchers.inline import stage_name, uses_devices
 from launchers.task import Task, well_ended
 
 log = logging.getLogger(__name__)
@@ -135,7 +135,7 @@ class Slurm:
 
     def resources(self, folder: Path) -> dict[str, Any]:
         """What submitit's executor is given for the stage in `folder`."""
-        return resources(self.spec, stage_name(folder), uses_devices=devices(folder))
+        return resources(self.spec, stage_name(folder), uses_devices=uses_devices(folder))
 
     def _ending(self, job: Job) -> str | None:
         """Waits until the job has left the queue. How it has ended, or None where the stage is made."""
@@ -151,7 +151,7 @@ class Slurm:
         except KeyboardInterrupt:
             self.cancel()
             raise
-        ranks = self.spec.tasks if devices(job.folder) else 1
+        ranks = self.spec.tasks if uses_devices(job.folder) else 1
         if now == "COMPLETED" and made(job.folder, ranks, patience_s=2 * self.spec.poll_s):
             return None
         return now
@@ -223,13 +223,8 @@ def outside() -> Iterator[None]:
 
 def log_of(job: Job) -> Path:
     """Of rank 0, or of the job where it ended before that began."""
-    path = job.folder / "rank0.log"
+    path = rank_log(job.folder, 0)
     return path if path.exists() else job.folder / "slurm" / f"{job.number}_0_log.out"
-
-
-def devices(folder: Path) -> bool:
-    """Whether the stage in `folder` needs them."""
-    return bool(json.loads((folder / "stage.json").read_text(encoding="utf-8"))["uses_devices"])
 
 
 def known(folder: Path) -> str | None:

@@ -14,12 +14,11 @@ from importlib import import_module
 from pathlib import Path
 
 from alpacafarm.preemption import PEER_LOST, Preempted, listen
-from launchers.failure import tail
+from launchers.failure import LAST_WORDS_S, rank_log, tail
 
 WARNING = signal.SIGUSR2  # what submitit asks SLURM to send before the end
 FIRST_PORT, PORTS = 20000, 12000  # below the ports that Linux hands out itself
 REQUEUE_S = 300.0  # a busy controller takes its time
-LAST_WORDS_S = 2.0  # an error on all ranks is told by rank 0, and SLURM ends it when another rank has ended
 
 
 @dataclass(frozen=True)
@@ -31,8 +30,7 @@ class Task:
 
     def __call__(self) -> None:
         rank = join()
-        log = Path(self.folder) / f"rank{rank}.log"
-        with log.open("ab", buffering=0) as file:
+        with rank_log(Path(self.folder), rank).open("ab", buffering=0) as file:
             for descriptor in (1, 2):
                 os.dup2(file.fileno(), descriptor)
         code = self.run(rank)
@@ -52,12 +50,13 @@ class Task:
             code = int(import_module(self.worker).main())
         except Exception as error:
             traceback.print_exc()
-            told = f"{type(error).__name__}: {error}\n  log: {self.folder}/rank{rank}.log"
+            log = rank_log(Path(self.folder), rank)
+            told = f"{type(error).__name__}: {error}\n  log: {log}"
             note_failure(Path(self.folder), told)
             return 1
         if rank > 0 and code not in (0, Preempted.exit_code, PEER_LOST):
-            time.sleep(LAST_WORDS_S)
-            log = Path(self.folder) / f"rank{rank}.log"
+            time.sleep(LAST_WORDS_S)  # SLURM ends rank 0 when this one has ended
+            log = rank_log(Path(self.folder), rank)
             note_failure(Path(self.folder), f"rank {rank} failed\n  log: {log}, which ends:\n{tail(log)}")
         return code
 

@@ -34,8 +34,7 @@ def execute(plan: Plan, store: Store, launcher: Launcher, settings: str) -> list
 
     `settings` is written beside each stage for its worker.
     """
-    needed = missing(plan, store.find)
-    todo = schedule.rows_first([stage for stage in plan.stages if stage.key in needed])
+    todo = schedule.rows_first(missing(plan, store.find))
 
     def made(stage: Stage) -> Done:
         return make(stage, store, launcher, settings)
@@ -61,8 +60,8 @@ def with_reused(plan: Plan, store: Store, found: Mapping[str, Done]) -> list[Don
     return done
 
 
-def missing(plan: Plan, is_made: Callable[[Stage], object]) -> set[str]:
-    """Keys that must be made: targets that are not made, and their ancestors that are not."""
+def missing(plan: Plan, is_made: Callable[[Stage], object]) -> list[Stage]:
+    """What must be made, parents first: targets that are not made, and their ancestors that are not."""
     needed: set[str] = set()
 
     def visit(stage: Stage) -> None:
@@ -75,7 +74,7 @@ def missing(plan: Plan, is_made: Callable[[Stage], object]) -> set[str]:
 
     for target in (plan.candidate, *([plan.scores] if plan.scores else [])):
         visit(target)
-    return needed
+    return [stage for stage in plan.stages if stage.key in needed]
 
 
 def make(stage: Stage, store: Store, launcher: Launcher, settings: str) -> Done:

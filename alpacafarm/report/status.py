@@ -62,8 +62,7 @@ def show_plan(spec: RunSpec, plan: Plan) -> None:
         out.print(line, highlight=False)
     for line in slurm_lines(spec.cluster.slurm, plan.stages):
         out.print(line, highlight=False)
-    needed = missing(plan, store.is_done)
-    for line in budget_lines(spec.budget, [stage for stage in plan.stages if stage.key in needed]):
+    for line in budget_lines(spec.budget, missing(plan, store.is_done)):
         out.print(line, highlight=False)
 
 

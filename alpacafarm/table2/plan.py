@@ -10,7 +10,7 @@ from rich.text import Text
 from alpacafarm.artifacts.store import State, Store
 from alpacafarm.cost.device import on_gpu
 from alpacafarm.cost.fit import in_gib, needs
-from alpacafarm.cost.hours import Duration, duration, model_lines
+from alpacafarm.cost.hours import Duration, duration, model_lines, total_gpu_hours
 from alpacafarm.report.status import console
 from alpacafarm.spec.cluster import SpeedSpec
 from alpacafarm.stage import Stage, in_usd
@@ -127,7 +127,7 @@ def hours(stages: Sequence[Stage], machines: Mapping[str, Machines], speed: Spee
         return []
     found = [machines[stage.key].duration for stage in stages if stage.uses_devices]
     known = [one for one in found if one is not None]
-    gpu_hours = sum(one.gpu_hours for one in known)
+    gpu_hours = total_gpu_hours(found)
     price = f", {gpu_hours * speed.usd_per_gpu_hour:,.0f} USD" if speed.usd_per_gpu_hour is not None else ""
     unknown = len(found) - len(known)
     more = f", and {unknown} stages of which nobody knows" if unknown else ""
