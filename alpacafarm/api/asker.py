@@ -64,6 +64,7 @@ class Asking:
         self.tasks: set[asyncio.Task[Any]] = set()
         self.failed: dict[str, Failure] = {}  # not asked a second time
         self.missing: Missing | None = None
+        self.is_broken_off = False
         slots = sum(spec.concurrency for spec in engine.pool.specs.values())
         self.ahead = slots + 4 * CHUNK
 
@@ -115,7 +116,14 @@ class Asking:
         self.gathered = []
 
     def _begin(self, chunk: Sequence[tuple[int, Request]]) -> None:
-        self._spawn(self._look_up(chunk))
+        if not self.is_broken_off:
+            self._spawn(self._look_up(chunk))
+
+    def _break_off(self) -> None:
+        """Nothing more is sent."""
+        self.is_broken_off = True
+        for task in self.tasks - self.engine.sending:
+            task.cancel()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self.loop.create_task(work)
@@ -125,6 +133,7 @@ class Asking:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self.tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
+            self._break_off()
             self._put(error)
 
     async def _look_up(self, chunk: Sequence[tuple[int, Request]]) -> None:
@@ -173,15 +182,13 @@ class Asking:
 
     async def _stop(self, grace_s: float) -> None:
         deadline = self.loop.time() + grace_s
-        while True:
-            landing = self.tasks & self.engine.sending
-            left = deadline - self.loop.time()
-            for task in self.tasks - (landing if left > 0 else set()):
-                task.cancel()
-            if not landing or left <= 0:
-                break
+        self._break_off()
+        while self.tasks & self.engine.sending and (left := deadline - self.loop.time()) > 0:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.engine.settled.wait(), left)
+            self._break_off()  # what would be tried again
+        for task in self.tasks:
+            task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
 
 

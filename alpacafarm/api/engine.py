@@ -98,6 +98,9 @@ class Engine:
             started = await self.start(course, endpoint, reserved)
             if isinstance(started, Sent):
                 ending = await self.exchange(course, endpoint, connection, started.attempt, reserved)
+                if isinstance(ending.result, JudgeError):  # the slot is kept so that no other tries in vain
+                    await self.settle(course, endpoint, started.attempt, ending)
+                    raise ending.result
         finally:
             self.pool.release(slot, unused=not isinstance(started, Sent))
         match started:
@@ -106,7 +109,7 @@ class Engine:
             case Busy():
                 return await self.await_other(request.key)
             case Over():
-                return await self.await_room(course.purpose, started.spent)
+                return await self.await_room(started)
         await self.settle(course, endpoint, started.attempt, ending)
         return self.consequence(course, endpoint, ending)
 
@@ -140,15 +143,14 @@ class Engine:
             await asyncio.sleep(BUSY_LOOK_S)
         return 0.0
 
-    async def await_room(self, purpose: Purpose, spent: Spent) -> float:
-        """What is in flight, here or elsewhere, may cost less than was reserved for it. OverBudgetError when
-        nothing is."""
-        if self.open:
-            await self.settled.wait()
-            return 0.0
-        if await self.writer.do(lambda store: store.is_spent_elsewhere(purpose.shared)):
+    async def await_room(self, over: Over) -> float:
+        """Waits for what was in flight, here or elsewhere. OverBudgetError where nothing was."""
+        if over.is_final:
+            raise OverBudgetError(over.spent)
+        if not self.open:
             return BUSY_LOOK_S
-        raise OverBudgetError(spent)
+        await self.settled.wait()
+        return 0.0
 
     async def exchange(
         self, course: Course, endpoint: Endpoint, connection: Connection, attempt: int, reserved: int
@@ -245,8 +247,7 @@ class Engine:
 
     def consequence(self, course: Course, endpoint: Endpoint, ending: Ending) -> Answer | Failure | float:
         """The end of the request, or seconds until its next try."""
-        if isinstance(ending.result, JudgeError):
-            raise ending.result
+        assert not isinstance(ending.result, JudgeError)
         if ending.result is not None:
             return ending.result
         others = self.others(course, endpoint)

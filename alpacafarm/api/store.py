@@ -76,6 +76,7 @@ class Over:
     """Could pass the budget, of which `spent` is gone."""
 
     spent: Spent
+    is_final: bool  # nothing that counts was in flight at that moment, which may cost less than reserved
 
 
 class AnswerStore:
@@ -141,7 +142,7 @@ class AnswerStore:
         spent = self.spent(purpose.shared)
         if is_over(purpose.budget, Spent(spent.calls + 1, spent.price + price)):
             self.free(key)
-            return Over(spent)
+            return Over(spent, is_final=not self._in_flight(purpose.shared))
         told = (key, purpose.run, purpose.stage, purpose.stage_name, purpose.annotator, model, endpoint)
         cursor = self.db.execute(
             "INSERT INTO attempts (key, run, stage, stage_name, annotator, model, endpoint, owner, state,"
@@ -192,15 +193,6 @@ class AnswerStore:
         found = self.db.execute("SELECT owner FROM claims WHERE key = ?", (key,)).fetchone()
         return found is not None and found[0] != self.owner and not self._is_dead(found[0])
 
-    def is_spent_elsewhere(self, stages: Sequence[str]) -> bool:
-        """Whether another living process has attempts of these stages in flight."""
-        marks = ",".join("?" * len(stages))
-        owners = self.db.execute(
-            f"SELECT DISTINCT owner FROM attempts WHERE state = 'sent' AND owner != ? AND stage IN ({marks})",
-            (self.owner, *stages),
-        ).fetchall()
-        return any(not self._is_dead(owner) for (owner,) in owners)
-
     def _claim(self, key: str) -> bool:
         found = self.db.execute("SELECT owner FROM claims WHERE key = ?", (key,)).fetchone()
         if found is None:
@@ -213,6 +205,14 @@ class AnswerStore:
         self._drop(found[0])
         self.db.execute("INSERT INTO claims VALUES (?, ?)", (key, self.owner))
         return True
+
+    def _in_flight(self, stages: Sequence[str]) -> bool:
+        """Whether a living process has attempts of these stages under way, this one included."""
+        marks = ",".join("?" * len(stages))
+        owners = self.db.execute(
+            f"SELECT DISTINCT owner FROM attempts WHERE state = 'sent' AND stage IN ({marks})", tuple(stages)
+        ).fetchall()
+        return any(owner == self.owner or not self._is_dead(owner) for (owner,) in owners)
 
     # The dead
 

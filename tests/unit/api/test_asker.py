@@ -218,7 +218,7 @@ def test_wrong_key_is_told_at_once(tmp_path, monkeypatch):
         spec = api(server.base_url, api_key_env="MY_KEY", concurrency=1)
         with pytest.raises(JudgeError, match=r"endpoint e0 .*status 401: Incorrect.*set .*MY_KEY to its key"):
             asked(spec, tmp_path, [question(i) for i in range(9)])
-        assert server.counts["received"] <= 2
+        assert server.counts["received"] == 1
         monkeypatch.setenv("MY_KEY", "right")
         assert asked(spec, tmp_path, [question(0)])[0].calls == 1
 

@@ -6,8 +6,10 @@ import threading
 import pytest
 
 from alpacafarm.api import fate
+from alpacafarm.api.store import AnswerStore, Over, Purpose, Sent, Spent
 from alpacafarm.errors import BudgetError, JudgeError
 from alpacafarm.request import Answer, Request
+from alpacafarm.spec.api import BudgetSpec
 from tests.openai_server import Faults, OpenAIServer, Reply
 from tests.unit.api.asking import api, asked, client, question, rows, states
 
@@ -164,3 +166,26 @@ def test_what_another_process_has_in_flight_may_leave_room(tmp_path, prices):
             assert [place for place, _ in first] == [1]
         assert server.counts["received"] == 3
     assert spent_usd(store) < 0.15
+
+
+def test_the_budget_is_at_its_end_when_nothing_was_in_flight_at_that_moment(tmp_path):
+    """Whoever looks later may find that what left no room was settled, and that there is room now."""
+    purpose = Purpose("run", "key", "annotate", "me", ("key",), BudgetSpec(max_usd=1.0, max_calls=None))
+    askers = [AnswerStore(tmp_path), AnswerStore(tmp_path)]
+
+    def start(asker, key, price):
+        with asker.transaction():
+            return asker.start(key, purpose, model="m", endpoint="e0", price=price)
+
+    sent = start(askers[0], "a", 700_000_000)
+    assert isinstance(sent, Sent)
+    for asker in askers:
+        assert start(asker, "b", 400_000_000) == Over(Spent(1, 700_000_000), is_final=False)
+    with askers[0].transaction():
+        askers[0].end(sent.attempt, "answered", price=650_000_000)
+    for asker in askers:
+        assert start(asker, "b", 400_000_000) == Over(Spent(1, 650_000_000), is_final=True)
+    assert isinstance(start(askers[0], "c", 100_000_000), Sent)
+    askers[0].close()
+    assert start(askers[1], "b", 400_000_000) == Over(Spent(2, 750_000_000), is_final=True)
+    askers[1].close()
