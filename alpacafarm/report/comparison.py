@@ -18,23 +18,16 @@ from rich.text import Text
 from alpacafarm.artifacts.manifest import to_json
 from alpacafarm.data.rows import write_text
 from alpacafarm.report import folder as run_folder
-from alpacafarm.report import frontier, render
+from alpacafarm.report import frontier, over_seeds, render
 from alpacafarm.report.differences import Apart, apart
 from alpacafarm.report.folder import RunFolder
-from alpacafarm.report.result import Measure, Reading, Result, measures
+from alpacafarm.report.result import Column, Measure, Reading, Result, measures
 from alpacafarm.report.status import console
 from alpacafarm.report.table import title
 from alpacafarm.stage import Kind
 
 ABSENT = "-"  # a setting that a run does not have
 UNTOLD = ("store", "name", "action", "recipe")  # no result depends on these; see `differing`
-
-
-@dataclass(frozen=True)
-class Column:
-    label: str
-    judge: str
-    unit: str
 
 
 @dataclass(frozen=True)
@@ -61,7 +54,7 @@ def compared(folders: Sequence[RunFolder]) -> list[Compared]:
             name,
             {key: setting(folder, key) for key in keys},
             folder,
-            {column(row): row for row in known(folder.result)} if folder.result else {},
+            {row.column: row for row in known(folder.result)} if folder.result else {},
             reward_model(folder),
         )
         for name, folder in zip(names, folders, strict=True)
@@ -114,10 +107,6 @@ def known(result: Result) -> Iterable[Measure]:
     return (row for row in measures(result, reading) if row.value is not None)
 
 
-def column(row: Measure) -> Column:
-    return Column(row.label, row.judge, row.unit)
-
-
 def reward_model(folder: RunFolder) -> str | None:
     if folder.result is None or folder.result.reward_model_score is None:
         return None
@@ -141,7 +130,7 @@ def cells(
     keys = list(runs[0].settings) if runs else []
     models = {run.reward_model for run in runs if run.reward_model}
     heads = [("run", ""), *((key, "") for key in keys)]
-    heads += [(c.label, f"{c.unit}, {c.judge}" if c.judge else c.unit) for c in shown]
+    heads += [c.head for c in shown]
     heads += [("proxy reward by", "reward model")] if len(models) > 1 else []
     lines = []
     for run in runs:
@@ -159,8 +148,8 @@ def _cell(row: Measure | None) -> str:
 
 
 def as_json(name: str, runs: Sequence[Compared], told_apart: Apart) -> str:
-    """Of each run its settings, its state and the keys of its result.json, the stages excepted; then how far
-    runs are apart."""
+    """Of each run its settings, its state and the keys of its result.json, the stages excepted; means over
+    seeds; how far runs are apart."""
     told = [
         {
             "run": run.name,
@@ -175,11 +164,20 @@ def as_json(name: str, runs: Sequence[Compared], told_apart: Apart) -> str:
         }
         for run in runs
     ]
-    return to_json({"name": name, "runs": told, **told_apart.as_json()})
+    return to_json(
+        {
+            "name": name,
+            "runs": told,
+            "over_seeds": [line.as_json() for line in over_seeds.averaged(runs)],
+            **told_apart.as_json(),
+        }
+    )
 
 
 def as_html(name: str, runs: Sequence[Compared], told_apart: Apart) -> str:
     heads, lines = cells(runs)
+    means = over_seeds.averaged(runs)
+    mean_heads, mean_lines = over_seeds.cells(means, columns(runs))
     measured = [(run.settings, run.folder.result) for run in runs if run.folder.result]
     return render.page(
         "comparison.html.j2",
@@ -188,6 +186,9 @@ def as_html(name: str, runs: Sequence[Compared], told_apart: Apart) -> str:
         lines=lines,
         first_number=1 + len(runs[0].settings) if runs else 1,
         titles={run.name: title(run.folder.result) for run in runs if run.folder.result},
+        mean_heads=mean_heads,
+        mean_lines=mean_lines,
+        first_mean=1 + len(means[0].settings) if means else 0,
         failed={run.name: run.told for run in runs if run.folder.result is None},
         plots=[Markup(drawing) for drawing in frontier.drawings(measured)],
         apart=told_apart,
@@ -196,20 +197,28 @@ def as_html(name: str, runs: Sequence[Compared], told_apart: Apart) -> str:
 
 
 def show(runs: Sequence[Compared]) -> None:
-    """The table on the console, which has no room for all of it."""
-    heads, lines = cells(runs, without=("gold score", "null (SFT redrawn)"))
+    """The tables on the console, which has no room for all columns."""
+    unshown = ("gold score", "null (SFT redrawn)")
+    out = console()
+    out.print(_table(*cells(runs, unshown), first_number=1 + len(runs[0].settings)))
+    if means := over_seeds.averaged(runs):
+        shown = [c for c in columns(runs) if c.label not in unshown]
+        out.print(Text("\nMeans over seeds ± their standard error"))
+        out.print(_table(*over_seeds.cells(means, shown), first_number=1 + len(means[0].settings)))
+    for run in runs:
+        if run.folder.result is None:
+            out.print(Text(f"{run.name}: {run.told}"))
+
+
+def _table(heads: Sequence[tuple[str, str]], lines: Sequence[Sequence[str]], *, first_number: int) -> Table:
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for place, (what, of) in enumerate(heads):
-        is_number = place > len(runs[0].settings)
+        is_number = place >= first_number
         head = f"{what}\n{of}" if of else what
         shown.add_column(head, justify="right" if is_number else "left", min_width=11 if is_number else 1)
     for line in lines:
         shown.add_row(*map(Text, line))
-    out = console()
-    out.print(shown)
-    for run in runs:
-        if run.folder.result is None:
-            out.print(Text(f"{run.name}: {run.told}"))
+    return shown
 
 
 def write(

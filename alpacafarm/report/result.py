@@ -121,6 +121,25 @@ class Reading:
 
 
 @dataclass(frozen=True)
+class Column:
+    """What numbers must share to stand in one column of a table."""
+
+    label: str
+    unit: str
+    judge: str
+
+    @property
+    def head(self) -> tuple[str, str]:
+        """What it is, and in what unit and by whom."""
+        return self.label, f"{self.unit}, {self.judge}" if self.judge else self.unit
+
+    @property
+    def places(self) -> int:
+        """Decimal places that are worth reading."""
+        return 1 if self.unit in ("%", "characters") else 3
+
+
+@dataclass(frozen=True)
 class Measure:
     """One number with its error. `judge` is who gave the verdicts, empty where nobody was asked."""
 
@@ -136,15 +155,15 @@ class Measure:
 
     @property
     def value_text(self) -> str:
-        return number(self.value, self._places)
+        return number(self.value, self.column.places)
 
     @property
     def error_text(self) -> str:
-        return number(self.standard_error, self._places)
+        return number(self.standard_error, self.column.places)
 
     @property
-    def _places(self) -> int:
-        return 1 if self.unit in ("%", "characters") else 3
+    def column(self) -> Column:
+        return Column(self.label, self.unit, self.judge)
 
 
 def measures(result: Result, reading: Reading) -> list[Measure]:

@@ -10,8 +10,9 @@ from alpacafarm.report import plots, render
 from alpacafarm.report.plots import Labelled
 from alpacafarm.report.result import duration, number
 from alpacafarm.stats.interval import Interval
+from alpacafarm.stats.seed_mean import SeedMean
 from alpacafarm.table2.rows import COLUMNS, ROWS, Column, Row
-from alpacafarm.table2.table import Agreement, Cell, Entry, Table
+from alpacafarm.table2.table import Agreement, Entry, Table
 
 TITLE = "Table 2"
 MAIN = ("method", *(f"{who}, {column}" for column in COLUMNS for who in ("paper", "ours", "gold")))
@@ -47,7 +48,7 @@ MEANINGS = (
 )
 
 
-def cell_text(cell: Cell | None, places: int) -> str:
+def cell_text(cell: SeedMean | None, places: int) -> str:
     if cell is None:
         return "-"
     errors = [error for error in (cell.over_instructions, cell.over_seeds) if error is not None]
@@ -60,7 +61,7 @@ def main_line(shown: Table, row: Row) -> list[str]:
     for column in COLUMNS:
         paper, found = row.paper(column), shown.entries.get((row.name, column))
         cells = {
-            "paper": Cell(paper.win_rate, paper.standard_error, None) if paper else None,
+            "paper": SeedMean(paper.win_rate, paper.standard_error, None) if paper else None,
             "ours": found.cells.get("win_rate") if found else None,
             "gold": found.cells.get("gold") if found else None,
         }

@@ -10,37 +10,13 @@ from typing import Any
 
 from alpacafarm.report.result import Result
 from alpacafarm.stats.rank import Measured, RankAgreement, rank_bootstrap, ranks
-from alpacafarm.stats.winrate import mean_and_se
+from alpacafarm.stats.seed_mean import SeedMean, Value, seed_mean
 from alpacafarm.table2.alone import seconds_alone
 from alpacafarm.table2.rows import COLUMNS, ROWS, Column
 from alpacafarm.table2.runs import Outcome
 
 DRAWS = 2000
 MIN_METHODS = 3  # two are ordered alike or not, which is no correlation
-
-Value = tuple[float, float | None]  # with its error over instructions
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A mean over seeds.
-
-    `over_instructions` is the mean over seeds of the standard error of one run, as in the paper: what one
-    run's number is worth. `over_seeds` is the standard error of the mean over seeds, None for a single one.
-    """
-
-    mean: float
-    over_instructions: float | None
-    over_seeds: float | None
-
-    @property
-    def error(self) -> float:
-        """Of the mean, for the bootstrap: both as if they were independent.
-
-        The seeds share their instructions, so the first does not shrink with their number. Some of it is in
-        the second already: the sum is rather too large.
-        """
-        return math.hypot(self.over_instructions or 0.0, self.over_seeds or 0.0)
 
 
 @dataclass(frozen=True)
@@ -50,7 +26,7 @@ class Entry:
     `unlabelled`, in the same way, are runs that wait for people.
     """
 
-    cells: Mapping[str, Cell] = field(default_factory=dict)
+    cells: Mapping[str, SeedMean] = field(default_factory=dict)
     seconds: float | None = None
     seeds: tuple[int, ...] = ()
     failed: Mapping[int, str] = field(default_factory=dict)
@@ -98,13 +74,6 @@ def measured(result: Result) -> dict[str, Value]:
     return {name: (value, error) for name, (value, error) in found.items() if value is not None}
 
 
-def cell(values: Sequence[Value]) -> Cell:
-    """A measure from its value for each seed."""
-    mean, over_seeds = mean_and_se([value for value, _ in values])
-    errors = [error for _, error in values if error is not None]
-    return Cell(mean, math.fsum(errors) / len(errors) if errors else None, over_seeds)
-
-
 def entry(outcomes: Sequence[Outcome], seconds: Mapping[Path, float]) -> Entry:
     done = [(outcome, outcome.result) for outcome in outcomes if outcome.result]
     values: dict[str, list[Value]] = {}
@@ -113,7 +82,7 @@ def entry(outcomes: Sequence[Outcome], seconds: Mapping[Path, float]) -> Entry:
             values.setdefault(name, []).append(value)
     spent = [seconds[o.planned.folder] for o, _ in done if o.planned.folder in seconds]
     return Entry(
-        cells={name: cell(found) for name, found in values.items()},
+        cells={name: seed_mean(found) for name, found in values.items()},
         seconds=math.fsum(spent) / len(spent) if spent else None,
         seeds=tuple(outcome.planned.seed for outcome, _ in done),
         failed={o.planned.seed: o.failure for o in outcomes if o.failure is not None and not o.waits},
