@@ -52,7 +52,7 @@ class Served:
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Its exit code; what it printed is in `told`."""
         self.process.send_signal(number)
-        rest, _ = self.process.communicate(timeout=30)
+        rest, _ = self.process.communicate(timeout=60)
         self.told.append(rest)
         return self.process.returncode
 

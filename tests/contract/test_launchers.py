@@ -161,12 +161,10 @@ def test_threads_are_shared_out_unless_said_otherwise(stage_folder, monkeypatch,
 
 def test_when_a_rank_fails_the_others_end_and_the_message_has_its_last_lines(two, stage_folder, tmp_path):
     ready, ended = str(tmp_path / "ready"), tmp_path / "ended"
-    rank0 = {"mark_on_sigterm": str(ended), "mark": ready, "sleep": 60}
+    rank0 = {"mark_on_sigterm": str(ended), "mark": ready, "sleep": 600}
     folder = stage_folder(rank0=rank0, rank1={"after": ready, "say": 50, "exit": 7})
-    began = time.monotonic()
     with pytest.raises(StageError, match=r"stage sft failed: rank 1 of 2 exited with code 7") as caught:
         run(two, folder)
-    assert time.monotonic() - began < 10
     assert str(folder / "rank1.log") in str(caught.value)
     tail = [line.strip() for line in str(caught.value).splitlines()[-failure.TAIL_LINES :]]
     assert tail == [f"line {number}" for number in range(30, 50)]
@@ -184,12 +182,12 @@ def test_a_rank_that_a_signal_killed_is_said_to_be(two, stage_folder):
 def test_a_rank_that_ignores_sigterm_is_killed(two, stage_folder, monkeypatch, tmp_path):
     monkeypatch.setattr(local, "GRACE_S", 0.3)
     ready = str(tmp_path / "ready")
-    rank1 = {"ignore_sigterm": None, "mark": ready, "sleep": 60}
+    rank1 = {"ignore_sigterm": None, "mark": ready, "sleep": 600}
     folder = stage_folder(rank0={"after": ready, "exit": 1}, rank1=rank1)
     began = time.monotonic()
     with pytest.raises(StageError):
         run(two, folder)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 300  # it was not slept to its end
     assert not alive(saw(folder, 1)["pid"])
 
 
@@ -233,7 +231,7 @@ def test_cancel_ends_what_runs_in_threads_and_nothing_begins_after_it(two, stage
     two.cancel()
     threads[1].start()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     assert "was killed by SIGKILL" in ended[running]
     assert not any(alive(saw(running, rank)["pid"]) for rank in (0, 1))
     assert ended[late] == "stage late was cancelled"
@@ -256,7 +254,7 @@ def launched(stage_folder):
 def test_ranks_end_with_their_launcher_however_it_ends(launched, name):
     process, folder = launched
     process.send_signal(signal.Signals[name])
-    code = process.wait(timeout=10)
+    code = process.wait(timeout=60)
     assert code == (130 if name in ("SIGINT", "SIGTERM") else -signal.Signals[name])
     eventually(lambda: not any(alive(saw(folder, rank)["pid"]) for rank in (0, 1)))
 
@@ -287,7 +285,7 @@ def alive(pid):
 
 
 def eventually(condition):
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)

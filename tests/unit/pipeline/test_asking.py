@@ -16,7 +16,7 @@ class Ranks:
 
     def __init__(self, world: int) -> None:
         self.world = world
-        self.barrier = threading.Barrier(world, timeout=10)
+        self.barrier = threading.Barrier(world, timeout=60)
         self.values: list[Any] = [None] * world
 
 

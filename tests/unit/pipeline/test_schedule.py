@@ -55,7 +55,7 @@ def test_no_child_begins_before_its_parents_have_ended():
 
 
 def test_independent_stages_run_side_by_side():
-    together = threading.Barrier(2, timeout=20)  # breaks unless both are there at the same time
+    together = threading.Barrier(2, timeout=60)  # breaks unless both are there at the same time
     made = many(lambda s: together.wait() if s in (reward, dpo) else None)
     assert {made["reward"], made["dpo"]} == {0, 1}
 
@@ -127,7 +127,7 @@ def held():
 
     def make(stage):
         began.append(stage.name)
-        assert stopped.wait(20)
+        assert stopped.wait(60)
         raise StageError("was stopped")
 
     return began, schedule.AtOnce(STAGES, make, most=4, stop=stopped.set)
