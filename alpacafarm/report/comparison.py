@@ -78,8 +78,17 @@ def differing(folders: Sequence[RunFolder]) -> list[str]:
     """
     keys = dict.fromkeys(["method", *(key for folder in folders for key in folder.overrides)])
     asked = [key for key in keys if key not in UNTOLD and not key.startswith(("hydra.", "cluster"))]
-    found = [key for key in asked if len({setting(folder, key) for folder in folders} - {ABSENT}) > 1]
+    found = [key for key in asked if _differs(folders, key)]
     return found if distinct(folders, found) else [*(["recipe"] if "recipe" in keys else []), *found]
+
+
+def _differs(folders: Sequence[RunFolder], key: str) -> bool:
+    """Runs of one method also differ in what only some of them have set."""
+    by_method: dict[str, set[str]] = {}
+    for folder in folders:
+        by_method.setdefault(setting(folder, "method"), set()).add(setting(folder, key))
+    told = set().union(*by_method.values())
+    return len(told - {ABSENT}) > 1 or any(len(own) > 1 for own in by_method.values())
 
 
 def distinct(folders: Sequence[RunFolder], keys: Sequence[str]) -> bool:

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from alpacafarm.report.result import Column, Measure, number
+from alpacafarm.stage import canonical_json
 from alpacafarm.stats.seed_mean import SeedMean, Value, seed_mean
 
 if TYPE_CHECKING:
     from alpacafarm.report.comparison import Compared
 
 SEED = "seed"
+# Of a run's spec: no result depends on these.
+ASIDE = frozenset({"name", "store", "action", "force", "cluster", "tracking", "budget"})
 
 
 @dataclass(frozen=True)
@@ -33,17 +36,21 @@ class Averaged:
 
 def averaged(runs: Iterable[Compared]) -> list[Averaged]:
     """In the order of their first run. Nothing where no two finished runs differ in the seed alone."""
-    alike: dict[tuple[tuple[str, str], ...], list[Compared]] = {}
+    alike: dict[str, dict[str, Compared]] = {}
     for run in runs:
         if SEED in run.settings and run.folder.result is not None:
-            rest = tuple((key, value) for key, value in run.settings.items() if key != SEED)
-            alike.setdefault(rest, []).append(run)
-    if not any(len({run.settings[SEED] for run in group}) > 1 for group in alike.values()):
+            own = {key: value for key, value in run.folder.spec.items() if key not in ASIDE | {SEED}}
+            # A run that was made twice counts once.
+            alike.setdefault(canonical_json(own), {}).setdefault(run.settings[SEED], run)
+    if not any(len(group) > 1 for group in alike.values()):
         return []
-    return [
-        Averaged(dict(rest), [run.settings[SEED] for run in group], _means(group))
-        for rest, group in alike.items()
-    ]
+    return [_averaged(group) for group in alike.values()]
+
+
+def _averaged(group: Mapping[str, Compared]) -> Averaged:
+    first, *_ = runs = list(group.values())
+    rest = {key: value for key, value in first.settings.items() if key != SEED}
+    return Averaged(rest, list(group), _means(runs))
 
 
 def _means(group: Sequence[Compared]) -> dict[Column, SeedMean]:

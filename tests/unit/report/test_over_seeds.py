@@ -68,3 +68,35 @@ def test_the_console_shows_both_tables(sweep, capsys):
     told = capsys.readouterr().out
     assert "Means over seeds" in told
     assert "33.0 ± 1.7" in told
+
+
+def lines(*roots):
+    return [(dict(line.settings), list(line.seeds)) for line in over_seeds.averaged(read(*roots))]
+
+
+def test_what_only_some_runs_have_set_is_another_setting(tmp_path):
+    for seed in (1, 2):
+        method = {"name": "ppo", "kl_budget": None}
+        make(tmp_path / f"{seed}", [f"seed={seed}"], {"seed": seed, "method": method}, result(40.0))
+        capped = {"seed": seed, "method": method | {"kl_budget": 20.0}}
+        make(tmp_path / f"{seed}b", [f"seed={seed}", "method.kl_budget=20"], capped, result(20.0))
+    assert lines(tmp_path) == [
+        ({"method.kl_budget": "-"}, ["1", "2"]),
+        ({"method.kl_budget": "20.0"}, ["1", "2"]),
+    ]
+
+
+def test_runs_whose_specs_differ_beside_their_command_lines_have_no_mean(tmp_path):
+    for seed, recipe, steps in ((1, "short", 4), (2, "long", 64)):
+        make(tmp_path / recipe, [f"recipe={recipe}", f"seed={seed}"], spec(steps, seed=seed), result(40.0))
+    assert lines(tmp_path) == []
+
+
+def test_a_run_that_was_made_twice_counts_once(tmp_path):
+    for day in ("monday", "tuesday"):
+        for seed, rate in ((1, 30.0), (2, 34.0)):
+            own = spec(4, seed=seed, store=day, name=day)
+            make(tmp_path / day / f"{seed}", [f"seed={seed}", f"store={day}"], own, result(rate))
+    (line,) = over_seeds.averaged(read(tmp_path))
+    rate = next(mean for column, mean in line.measures.items() if column.label == "win rate vs reference")
+    assert (list(line.seeds), rate.mean, rate.over_seeds) == (["1", "2"], 32.0, pytest.approx(2.0))
