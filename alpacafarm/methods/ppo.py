@@ -28,6 +28,9 @@ class AdaptiveKL(Strict):
     k_beta: float = Field(gt=0)
 
 
+VERSION = 2  # whitened rewards of `corrected` are scaled only: their mean does not pay for length
+
+
 class Spec(OnPolicySpec):
     """`reward_std`: scores are centred and scaled so that the SFT model's responses have mean 0 and this
     deviation, which is what gives `kl_coef` its meaning; null leaves them raw. `missing_eos_penalty` is
@@ -55,6 +58,7 @@ def plan(spec: Spec, up: Upstream) -> Stage:
         up,
         inputs={"init": up.sft(), "reward": up.reward(), "rows": up.rows("unlabeled")},
         needs=spec.work,
+        version=VERSION,
     )
 
 

@@ -1,4 +1,4 @@
-"""Sums, means and whitening over the real positions of a padded batch.
+"""Sums, means, whitening and scaling over the real positions of a padded batch.
 
 Masks are true (or 1) on the positions that count. What stands on the others never matters, be it inf or nan.
 """
@@ -57,6 +57,11 @@ class Moments:
         variance = self.square / self.count.clamp(min=1) - self.mean.square()
         return variance.clamp(min=0).sqrt()
 
+    @property
+    def rms(self) -> Tensor:
+        """Root mean square."""
+        return (self.square / self.count.clamp(min=1)).sqrt()
+
     def __add__(self, other: Moments) -> Moments:
         return Moments(self.count + other.count, self.total + other.total, self.square + other.square)
 
@@ -70,15 +75,16 @@ def moments(x: Tensor, mask: Tensor) -> Moments:
     return Moments(count=mask.double().sum(), total=real.sum(), square=real.square().sum())
 
 
-def whiten(x_BT: Tensor, mask_BT: Tensor, moments: Moments, *, shift_mean: bool) -> Tensor:
-    """Scale to standard deviation one; zero on padding.
+def whiten(x_BT: Tensor, mask_BT: Tensor, moments: Moments) -> Tensor:
+    """Mean zero and standard deviation one; zero on padding.
 
     Args:
         moments: of the population to scale by: this batch, the batches of all ranks, or with padding counted
             in (a mask of ones), which is what alpaca_farm does.
-        shift_mean: also move the mean to zero. Rewards keep theirs, advantages do not.
     """
-    white_BT = (x_BT - moments.mean) / (moments.std + WHITEN_EPS)
-    if not shift_mean:
-        white_BT = white_BT + moments.mean
-    return zero_padding(white_BT, mask_BT)
+    return zero_padding((x_BT - moments.mean) / (moments.std + WHITEN_EPS), mask_BT)
+
+
+def scale(x_BT: Tensor, mask_BT: Tensor, moments: Moments) -> Tensor:
+    """Root mean square one; zero on padding, and zeros stay zeros. Equal values are not blown up."""
+    return zero_padding(x_BT / (moments.rms + WHITEN_EPS), mask_BT)

@@ -56,7 +56,7 @@ def advantages(
     if estimator == "reinforce_pp":
         to_go_BT = reward_to_go(reward_BT, mask_BT)
         everywhere = of_all_ranks(moments(to_go_BT, mask_BT), dist)
-        return Advantages(whiten(to_go_BT, mask_BT, everywhere, shift_mean=True), reward_BT)
+        return Advantages(whiten(to_go_BT, mask_BT, everywhere), reward_BT)
     if estimator == "rloo":
         advantage_B = leave_one_out(reward_B, group)
     elif estimator == "reinforce":

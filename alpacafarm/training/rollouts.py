@@ -15,7 +15,7 @@ from torch import Tensor
 
 from alpacafarm.ops.advantage import gae, shaped_rewards
 from alpacafarm.ops.kl import clamped, estimate, k1, k3
-from alpacafarm.ops.masked import Moments, moments, whiten
+from alpacafarm.ops.masked import Moments, moments, scale, whiten
 from alpacafarm.ports import Dist
 from alpacafarm.text.collate import OverSequences, SequenceBatch
 
@@ -68,12 +68,13 @@ class Advantages:
 def advantages(rollouts: CriticRollouts, shaping: Shaping, dist: Dist, width: int) -> Advantages:
     """Shaped rewards, GAE and whitening.
 
-    `corrected`: over the response tokens, with statistics of all ranks. `published`, as alpaca_farm's
-    `_estimate_advantage`: over every position up to `width`, padding included, with statistics of this rank
-    alone, so that they depend on the number of devices. Whitened rewards keep their mean, which leaves a
-    constant on padding that the tokens before it earn: a reward for length. Not reproduced: its critic reads
-    and learns values on padding too; here they are zero and have no loss. At gamma = lambda = 1 only the
-    whitening of advantages sees the difference.
+    `corrected`: over the response tokens, with statistics of all ranks; rewards are scaled to root mean
+    square one. `published`, as alpaca_farm's `_estimate_advantage`: over every position up to `width`,
+    padding included, with statistics of this rank alone, so that they depend on the number of devices. Its
+    whitened rewards have their mean added back, which leaves the constant mean * (1 - 1 / deviation) on every
+    position: each token is paid or priced, depending on where the reward model has its zero. Not reproduced:
+    its critic reads and learns values on padding too; here they are zero and have no loss. At gamma =
+    lambda = 1 only the whitening of advantages sees the difference.
 
     The reward is `reward_std * score - kl_coef * KL` (Ziegler et al. 2019, eq. 2), divided by `reward_std` so
     that the critic sees values of order one; whitened advantages do not depend on that division.
@@ -86,11 +87,14 @@ def advantages(rollouts: CriticRollouts, shaping: Shaping, dist: Dist, width: in
         mask_BT = torch.ones_like(reward_BT, dtype=torch.bool)
     if shaping.whiten_rewards:
         population = _population(reward_BT, mask_BT, shaping, dist)
-        reward_BT = whiten(reward_BT, mask_BT, population, shift_mean=False)
+        if shaping.fidelity == "published":
+            reward_BT = whiten(reward_BT, mask_BT, population) + population.mean
+        else:
+            reward_BT = scale(reward_BT, mask_BT, population)
     advantage_BT = gae(reward_BT, value_BT, mask_BT, gamma=shaping.gamma, lam=shaping.lam)
     return_BT = advantage_BT + value_BT
     population = _population(advantage_BT, mask_BT, shaping, dist)
-    white_BT = whiten(advantage_BT, mask_BT, population, shift_mean=True)
+    white_BT = whiten(advantage_BT, mask_BT, population)
     return Advantages(white_BT[:, :time], return_BT[:, :time], reward_BT[:, :time])
 
 

@@ -4,7 +4,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from alpacafarm.ops.masked import Moments, last_token, masked_mean, masked_sum, moments, whiten
+from alpacafarm.ops.masked import Moments, last_token, masked_mean, masked_sum, moments, scale, whiten
 
 
 @pytest.fixture
@@ -73,11 +73,11 @@ def test_whitening_over_uneven_shards_is_whitening_over_the_whole(x, mask, shard
     def all_reduce(_):
         return sum(torch.stack([m.count, m.total, m.square]) for m in local)
 
-    whole_BT = whiten(x, mask, moments(x, mask), shift_mean=True)
+    whole_BT = whiten(x, mask, moments(x, mask))
     reduced = local[0].combined(all_reduce)
     added = sum(local[1:], start=local[0])
     for found in reduced, added:
-        pieces = [whiten(x, mask, found, shift_mean=True) for x, mask in parts]
+        pieces = [whiten(x, mask, found) for x, mask in parts]
         torch.testing.assert_close(torch.cat(pieces), whole_BT)
 
 
@@ -88,24 +88,32 @@ def test_combining_sends_what_this_rank_has(x, mask):
 
 
 def test_whitened_has_mean_zero_and_std_one_on_the_mask_and_is_zero_off_it(x, mask):
-    white_BT = whiten(x, mask, moments(x, mask), shift_mean=True)
+    white_BT = whiten(x, mask, moments(x, mask))
     torch.testing.assert_close(white_BT[mask].mean(), torch.tensor(0.0))
     torch.testing.assert_close(white_BT[mask].std(unbiased=False), torch.tensor(1.0))
     assert (white_BT[~mask] == 0).all()
 
 
-def test_whitening_without_shift_keeps_the_mean(x, mask):
-    white_BT = whiten(x, mask, moments(x, mask), shift_mean=False)
-    torch.testing.assert_close(white_BT[mask].mean(), x[mask].mean())
-    torch.testing.assert_close(white_BT[mask].std(unbiased=False), torch.tensor(1.0))
-    assert (white_BT[~mask] == 0).all()
+def test_scaled_has_root_mean_square_one_and_keeps_zeros(x, mask):
+    x = x.masked_fill(x < 0, 0.0)
+    scaled_BT = scale(x, mask, moments(x, mask))
+    torch.testing.assert_close(scaled_BT[mask].square().mean(), torch.tensor(1.0))
+    assert (scaled_BT[~mask] == 0).all()
+    assert ((scaled_BT == 0) == ((x == 0) | ~mask)).all()
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3, -5.1])
+def test_equal_values_are_scaled_to_one_or_stay_zero(value):
+    x, everything = torch.full((1, 7), value), torch.ones(1, 7)
+    torch.testing.assert_close(scale(x, everything, moments(x, everything)), x.sign())
 
 
 def test_whitening_with_padding_counted_in_is_the_formula_of_alpaca_farm(x, mask):
     everything_BT = torch.ones_like(x)
     padded_BT = x * mask
     expected_BT = (padded_BT - padded_BT.mean()) / (padded_BT.std(unbiased=False) + 1e-8) + padded_BT.mean()
-    found_BT = whiten(padded_BT, everything_BT, moments(padded_BT, everything_BT), shift_mean=False)
+    counted = moments(padded_BT, everything_BT)
+    found_BT = whiten(padded_BT, everything_BT, counted) + counted.mean
     torch.testing.assert_close(found_BT, expected_BT)
 
 
@@ -114,13 +122,13 @@ def test_whitening_with_padding_counted_in_is_the_formula_of_alpaca_farm(x, mask
 def test_equal_values_whiten_to_zero_not_to_nan(n, value):
     # for some of these the mean of the squares is rounded to less than the square of the mean
     x, everything = torch.full((1, n), value, dtype=torch.float64), torch.ones(1, n)
-    white = whiten(x, everything, moments(x, everything), shift_mean=True)
+    white = whiten(x, everything, moments(x, everything))
     torch.testing.assert_close(white, torch.zeros_like(x))
 
 
 def test_whitening_is_invariant_to_scale_and_shift_of_the_input(x, mask):
     def white(x):
-        return whiten(x, mask, moments(x, mask), shift_mean=True)
+        return whiten(x, mask, moments(x, mask))
 
     torch.testing.assert_close(white(7 * x - 3), white(x))
 

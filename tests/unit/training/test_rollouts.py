@@ -1,5 +1,7 @@
 """Advantages: `published` against alpaca_farm's formulas written out, `corrected` blind to padding."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -97,6 +99,21 @@ def test_corrected_advantages_are_white_over_response_tokens():
     white = found("corrected").advantage_BT[rollouts().mask_BT]
     assert white.mean() == pytest.approx(0.0, abs=1e-6)
     assert white.std(correction=0) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_corrected_rewards_pay_nothing_for_length_wherever_the_reward_model_has_its_zero():
+    given = rollouts()
+    nothing = torch.zeros_like(given.value_BT)
+    equal = torch.full((3,), 3.0)
+    given = replace(given, logprob_BT=nothing, reference_logprob_BT=nothing, value_BT=nothing, score_B=equal)
+    first = {
+        fidelity: advantages(given, shaping(fidelity), SingleProcess(), WIDTH).return_BT[:, 0]
+        for fidelity in ("corrected", "published")
+    }
+    torch.testing.assert_close(first["corrected"], first["corrected"][:1].expand(3))
+    assert first["corrected"][0] > 0
+    padded = advantages(given, shaping("published"), SingleProcess(), WIDTH).reward_BT
+    assert padded[0, 0] != 0  # a token that nothing was earned by
 
 
 def test_the_penalised_kl_is_logged_where_it_is_not_k1():
