@@ -32,15 +32,25 @@ class RewardScorer:
         self.positions = ctx.positions(weights)
 
     def score(self, rows: Sequence[Tokens]) -> list[float]:
-        from alpacafarm.text.collate import Tokens, scored
-        from alpacafarm.text.tokenise import shorten
+        from alpacafarm.text.collate import scored
 
         read = [scored(row, self.eos_id, with_eos=self.with_eos) for row in rows]
         if self.positions is not None:
-            half = self.positions // 2  # a response longer than that leaves no room for what it answers
-            cut = [(row.prompt, row.response[-half:]) for row in read]
-            read = [Tokens(shorten(prompt, self.positions - len(end)), end) for prompt, end in cut]
+            read = [fitted(row, self.positions) for row in read]
         return self.ctx.score(self.engine, read)
+
+
+def fitted(row: Tokens, positions: int) -> Tokens:
+    """A row that is too long without the middle of its prompt; the prompt keeps half of the positions at
+    most, and of a response that does not fit beside it the end is read."""
+    from alpacafarm.text.collate import Tokens
+    from alpacafarm.text.tokenise import shorten
+
+    if row.length <= positions:
+        return row
+    room = max(positions - len(row.response), positions // 2)
+    prompt = shorten(row.prompt, room)
+    return Tokens(prompt, row.response[-(positions - len(prompt)) :])
 
 
 class EnsembleScorer:
