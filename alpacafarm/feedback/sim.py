@@ -40,7 +40,8 @@ class AnnotateSpec(SampleSpec):
 
 
 class Spec(AnnotateSpec):
-    """`preferences` names pairs that are judged already, and are used instead."""
+    """`preferences` names pairs that are judged already, and are used instead. No coin replaces their labels:
+    of them `flip_probability` is what a correcting loss is told."""
 
     preferences: str | None
 
