@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import signal
 import sys
 import time
 import traceback
@@ -172,9 +173,13 @@ def main() -> int:
     die_with_parent()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     folder = Path(sys.argv[1])
+    if not json.loads((folder / "stage.json").read_text())["uses_devices"]:  # it may be asking a judge
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         run_stage(folder)
         leave()
+    except KeyboardInterrupt:
+        return 130  # what a shell says of SIGINT
     except Preempted as stopped:  # no error: one in error.json would be told of a later try
         print(stopped, file=sys.stderr)
         return stopped.exit_code

@@ -21,7 +21,7 @@ from launchers.gpus import visible_gpus
 from launchers.inline import Inline, run_here, stage_name, uses_devices
 from launchers.orphans import PARENT
 
-GRACE_S = 5.0  # between SIGTERM and SIGKILL
+GRACE_S = 12.0  # between SIGTERM and SIGKILL; `api.asker` waits 10 s for what is paid for
 CONSOLE = "ALPACAFARM_CONSOLE"  # where alpacafarm.tracking.progress looks for the console's descriptor
 
 Rank = subprocess.Popen[bytes]

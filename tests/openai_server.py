@@ -106,6 +106,7 @@ class OpenAIServer:
         self.in_flight, self.most_in_flight = 0, 0
         self._random = random.Random(self.faults.seed)
         self._connections: set[_Connection] = set()
+        self._is_dead = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
@@ -119,7 +120,7 @@ class OpenAIServer:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._hang_up(), self._loop).result()
+        self.die()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -128,7 +129,12 @@ class OpenAIServer:
         self._server = await self._loop.create_server(lambda: _Connection(self), "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
+    def die(self) -> None:
+        """Hangs up on everybody and listens no more."""
+        asyncio.run_coroutine_threadsafe(self._hang_up(), self._loop).result()
+
     async def _hang_up(self) -> None:
+        self._is_dead = True
         self._server.close()
         for connection in list(self._connections):
             connection.transport.abort()
@@ -151,6 +157,8 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
         self.server._connections.add(self)
+        if self.server._is_dead:  # it was accepted before
+            transport.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
         self.server._connections.discard(self)

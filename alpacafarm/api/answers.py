@@ -68,6 +68,8 @@ def read_choice(choice: Mapping[str, Any]) -> tuple[str | None, Sequence[Mapping
     logprobs = choice.get("logprobs") or {}
     if "text" in choice:
         top = logprobs.get("top_logprobs")
+        if not isinstance(choice["text"], str | None):
+            raise TypeError("text")
         return choice["text"], None if not top else [floats(of_token or {}) for of_token in top]
     content = logprobs.get("content")
     top = [floats({t["token"]: t["logprob"] for t in said["top_logprobs"]}) for said in content or ()]

@@ -94,7 +94,7 @@ class Asking:
 
     def stop(self) -> None:
         """Nothing more is sent; what is in flight is waited for, a second interrupt aside."""
-        if not self.tasks:
+        if self.is_broken_off and not self.tasks:
             return
         done = asyncio.run_coroutine_threadsafe(self._stop(GRACE_S), self.loop)
         try:

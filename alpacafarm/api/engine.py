@@ -164,6 +164,8 @@ class Engine:
         try:
             async with endpoint.turns:
                 reply = await connection.post(path_of(course.request), course.body)
+            course.reached = True
+            return self.replied(course, endpoint, reply, reserved)
         except NotReachedError as error:
             return self.not_reached(course, endpoint, str(error))
         except CutError as error:
@@ -176,8 +178,6 @@ class Engine:
             )
             self.sent(task)
             raise
-        course.reached = True
-        return self.replied(course, endpoint, reply, reserved)
 
     def replied(self, course: Course, endpoint: Endpoint, reply: Reply, reserved: int) -> Ending:
         now = asyncio.get_running_loop().time()

@@ -55,11 +55,20 @@ class Writer:
     def _run(self) -> None:
         store: AnswerStore | None = None
         try:
-            store = AnswerStore(self.folder)
             while jobs := self._next():
-                self._commit(store, jobs)
-        except Exception as error:
-            self._refuse_all(self._worded(error))
+                results: list[Any] = []
+                error: Exception | None = None
+                try:
+                    store = store or AnswerStore(self.folder)
+                    with store.transaction():
+                        results = [work(store) for work, _ in jobs]
+                except Exception as failed:  # nothing of it happened, and each of the jobs is told
+                    error, results = self._worded(failed), [None] * len(jobs)
+                    if store is not None:  # gives up what is in flight, whose end may be lost by this
+                        store.close()
+                        store = None
+                futures = [done for _, done in jobs]
+                self.loop.call_soon_threadsafe(settle, futures, results, error)
         finally:
             if store is not None:
                 store.close()
@@ -79,17 +88,6 @@ class Writer:
             jobs += more
         return jobs
 
-    def _commit(self, store: AnswerStore, jobs: list[Job]) -> None:
-        results: list[Any] = []
-        error: Exception | None = None
-        try:
-            with store.transaction():
-                results = [work(store) for work, _ in jobs]
-        except Exception as failed:  # nothing of it happened, and each of the jobs is told
-            error, results = self._worded(failed), [None] * len(jobs)
-        futures = [done for _, done in jobs]
-        self.loop.call_soon_threadsafe(settle, futures, results, error)
-
     def _worded(self, error: Exception) -> Exception:
         """What the file system refuses is the user's business."""
         if not isinstance(error, sqlite3.DatabaseError | OSError):
@@ -98,11 +96,6 @@ class Writer:
             f"{self.folder / NAME}: {error}; see that it can be written and that there is space, or set "
             "store to another folder; what was answered is kept"
         )
-
-    def _refuse_all(self, error: Exception) -> None:
-        """The database cannot be opened: says so to all that come, until it is time to close."""
-        while (jobs := self.jobs.get()) is not None:
-            self.loop.call_soon_threadsafe(settle, [done for _, done in jobs], [None] * len(jobs), error)
 
 
 def settle(futures: list[asyncio.Future[Any] | None], results: list[Any], error: Exception | None) -> None:

@@ -104,12 +104,21 @@ def _by_key(rows: Sequence[Row], columns: Sequence[str], number: int) -> dict[tu
     return found
 
 
+def _equal(one: Any, two: Any) -> bool:
+    """Also of arrays, as tables give lists."""
+    import numpy as np
+
+    if isinstance(one, np.ndarray) or isinstance(two, np.ndarray):
+        return bool(np.array_equal(one, two))
+    return bool(one == two)
+
+
 def _side_by_side(matches: Sequence[tuple[Row, Row]], keys: Sequence[str]) -> list[Row]:
     shared = {c for one, two in matches for c in one if c in two and c not in keys}
     split = {
         c
         for c in shared
-        if c in ("output", "generator") or any(one.get(c) != two.get(c) for one, two in matches)
+        if c in ("output", "generator") or not all(_equal(one.get(c), two.get(c)) for one, two in matches)
     }
     return [
         {f"{c}_1" if c in split else c: value for c, value in one.items()}

@@ -99,8 +99,7 @@ def label(spec: LabelSpec, inputs: Inputs, ctx: Context) -> None:
     people = spec.people
     pairs = sim.comparable(read_outputs(inputs["samples"].path / "outputs.json"), ctx.seed)
     folder = label_folder.made(ctx.labels, shuffled(pairs, ctx.seed))
-    folder.labels.ask_for(labels_per_pair=people.labels_per_pair, goal=people.pairs)
-    standing = folder.labels.standing()
+    standing = folder.labels.ask_for(labels_per_pair=people.labels_per_pair, goal=people.pairs)
     if standing.missing:
         raise NeedsLabels(waiting(standing, folder))
     given = folder.labels.given()

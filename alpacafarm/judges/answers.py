@@ -48,6 +48,8 @@ def logprobs(answer: Answer) -> float:
 def weighted(logprob: Mapping[str, float]) -> float:
     """The preference that the log-probabilities (nats) of the two labels amount to."""
     first, second = (logprob.get(name, -math.inf) for name in (FIRST, SECOND))
+    if math.isnan(first + second):
+        raise Unparsable("a log-probability is not a number")
     if first == second == -math.inf:
         raise Unparsable("neither label is among the most probable tokens")
     lead = second - first

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from alpacafarm.judges.answers import FIRST, SECOND, weighted
+from alpacafarm.judges.answers import FIRST, SECOND, Unparsable, weighted
 from alpacafarm.judges.showing import is_swapped, shown
 from alpacafarm.judges.template import Template
 from alpacafarm.types import Pair, Verdict
@@ -39,7 +39,10 @@ class LocalModelJudge:
         for swapped, logprobs in told:
             if logprobs is None:
                 return Verdict(None, self.name, failure="too long: the model has no positions for the prompt")
-            preference = weighted(dict(zip((FIRST, SECOND), logprobs, strict=True)))
+            try:
+                preference = weighted(dict(zip((FIRST, SECOND), logprobs, strict=True)))
+            except Unparsable as error:
+                return Verdict(None, self.name, failure=str(error))
             preferences.append(3 - preference if swapped else preference)
         return Verdict(
             sum(preferences) / len(preferences),

@@ -156,11 +156,13 @@ class Labels:
         finally:
             db.close()  # which rolls back what was not committed
 
-    def ask_for(self, *, labels_per_pair: int, goal: int | None) -> None:
-        """Changes what is asked for. Labels stay."""
+    def ask_for(self, *, labels_per_pair: int, goal: int | None) -> Standing:
+        """Changes what is asked for, and tells how far that is, whatever others ask for afterwards. Labels
+        stay."""
         with self._transaction() as db:
             db.execute("UPDATE task SET value = ? WHERE name = 'labels_per_pair'", [labels_per_pair])
             db.execute("UPDATE task SET value = ? WHERE name = 'goal'", [goal])
+            return _standing(db)
 
     def task(self) -> Task:
         with self._transaction() as db:

@@ -53,8 +53,8 @@ def test_two_people_label_in_a_browser_and_the_run_trains_on_it(perform):
             ann.press(key)
             if not ben.is_done:
                 ben.press(key)
-        for person in (ann, ben):  # whoever has a pair left at the end
-            person.tab.wait_for_function("() => state.standing.missing === 0 || state.shown")
+        for person in (ann, ben):  # what the last key said is on its way
+            person.tab.wait_for_function("n => state.standing.mine === n", arg=len(person.said))
         server.stop()
         assert ann.heard == [
             text for text in ann.heard if "Failed to load resource" in text

@@ -3,6 +3,7 @@ import subprocess
 import sys
 import warnings
 
+import numpy as np
 import pytest
 
 from alpacafarm import PairwiseAutoAnnotator
@@ -253,6 +254,15 @@ def test_two_models_are_compared_row_by_row(annotator, is_ordered):
 def test_a_column_that_differs_is_kept_of_both(annotator):
     found = annotator.annotate_head2head(ONE, [row | {"set": "t"} for row in TWO])
     assert {(r["set_1"], r["set_2"]) for r in found} == {("s", "t")}
+
+
+def test_columns_of_lists_are_compared_whole(annotator):
+    tags = [np.array(["a", "b"]), np.array(["a", "b"]), np.array(["c"]), np.array([])]
+    one = [row | {"tags": tag, "n": np.array([1, 2])} for row, tag in zip(ONE, tags, strict=True)]
+    two = [row | {"tags": tag, "n": np.array([1, 3])} for row, tag in zip(TWO, tags, strict=True)]
+    found = annotator.annotate_head2head(one, two)
+    assert list(found[2]["tags"]) == ["c"]
+    assert (list(found[0]["n_1"]), list(found[0]["n_2"])) == ([1, 2], [1, 3])
 
 
 def test_rows_without_a_partner_are_reported_with_counts(annotator):

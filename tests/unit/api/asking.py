@@ -23,7 +23,7 @@ def question(i: int, **parameters: Any) -> Request:
 
 def api(*urls: str, prices: Path | None = None, **keys: Any) -> ApiSpec:
     """Endpoints e0, e1, ... that serve any model; free unless there are prices."""
-    told = {"free": prices is None, "timeout_s": 5.0, **keys}
+    told = {"free": prices is None, "timeout_s": 60.0, **keys}
     endpoints = {f"e{i}": EndpointSpec(base_url=url, **told) for i, url in enumerate(urls)}
     return ApiSpec(endpoints=endpoints, prices=None if prices is None else str(prices))
 

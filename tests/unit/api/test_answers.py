@@ -41,6 +41,8 @@ def test_parameters_go_into_the_body_as_they_are():
         (reply({"message": {"content": None, "refusal": "I will not"}}), "empty"),
         (reply({"message": {"content": " "}}), "empty"),
         (reply({"text": ""}), "empty"),
+        (reply({"text": 5}), "malformed"),
+        (reply({"text": ["a"]}), "malformed"),
         (reply({"message": {"tool_calls": [{"function": {}}]}}), "malformed"),
         (reply({"message": {"content": "a"}, "logprobs": {"content": [{"token": "a"}]}}), "malformed"),
         ("[" * 100_000, "malformed"),

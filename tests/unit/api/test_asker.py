@@ -11,8 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from alpacafarm.api import endpoints
+from alpacafarm.api.asker import CHUNK
 from alpacafarm.api.store import NAME, AnswerStore
-from alpacafarm.errors import JudgeError
+from alpacafarm.errors import BudgetError, JudgeError
 from alpacafarm.request import Answer, Failure, Request
 from tests.openai_server import OpenAIServer, Reply
 from tests.unit.api.asking import api, asked, client, question, rows, states
@@ -160,6 +161,37 @@ def test_an_error_in_the_callers_requests_is_the_callers(tmp_path):
 
     with OpenAIServer() as server, pytest.raises(KeyError, match="mine"):
         asked(api(server.base_url), tmp_path, requests())
+
+
+def test_nothing_is_sent_after_an_error_in_the_callers_requests(tmp_path):
+    def requests():
+        yield from (question(i) for i in range(CHUNK + 8))
+        raise KeyError("mine")
+
+    with OpenAIServer() as server, client(api(server.base_url), tmp_path) as c:
+        with pytest.raises(KeyError, match="mine"):
+            list(c.asker("me").ask(requests()))
+        sent = server.counts["received"]
+        assert list(c.asker("me").ask([question(99)]))  # everything handed over before was begun by now
+        assert server.counts["received"] <= sent + 1
+
+
+def test_a_failed_transaction_is_told_once_and_leaves_nothing_in_flight(tmp_path, monkeypatch):
+    kept = AnswerStore.keep
+
+    def full(self, *told):
+        monkeypatch.setattr(AnswerStore, "keep", kept)
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with OpenAIServer() as server, client(api(server.base_url), tmp_path, max_calls=4) as c:
+        monkeypatch.setattr(AnswerStore, "keep", full)
+        with pytest.raises(JudgeError, match="disk is full; see that it can be written"):
+            list(c.asker("me").ask([question(0)]))
+        assert rows(tmp_path, "SELECT state FROM attempts") == [("unknown",)]
+        assert rows(tmp_path, "SELECT * FROM claims") == []
+        assert [told.text for _, told in c.asker("me").ask([question(1)])] == ["[question 1]"]
+        with pytest.raises(BudgetError, match=r"max_calls=4: 4 calls"):  # not waited for, for ever
+            list(c.asker("me").ask(question(i) for i in range(2, 9)))
 
 
 def test_concurrency_is_a_limit_and_is_used(tmp_path):

@@ -75,6 +75,8 @@ def test_the_weighted_preference_is_alpaca_evals():
 def test_without_labels_or_probabilities_there_is_no_preference():
     with pytest.raises(Unparsable, match="neither label"):
         weighted({" m": -0.1, "The": -1.0})
+    with pytest.raises(Unparsable, match="not a number"):
+        weighted({"m": -0.1, "M": math.nan})
     with pytest.raises(Unparsable, match="set answer=label"):
         logprobs(Answer("m"))
 

@@ -10,6 +10,7 @@ from alpacafarm.annotator.alone import context, inputs_of
 from alpacafarm.errors import JudgeError, PlanError
 from alpacafarm.judges.answers import FIRST, SECOND
 from alpacafarm.judges.knows import judge_inputs
+from alpacafarm.judges.local import LocalModelJudge
 from alpacafarm.judges.settle import settled, with_text
 from alpacafarm.judges.template import Template
 from alpacafarm.spec.judge import LocalJudge, MemberSpec, runs_a_model
@@ -118,6 +119,18 @@ def test_a_pair_that_the_model_cannot_read_is_a_failure_and_the_others_are_not(f
     verdicts = judge(spec(folder)).compare([PAIRS[0], long, PAIRS[1]])
     assert [v.failure and v.failure.partition(":")[0] for v in verdicts] == [None, "too long", None]
     assert verdicts[0] == judge(spec(folder)).compare(PAIRS[:1])[0]
+
+
+@pytest.mark.parametrize("told", [(-math.inf, -math.inf), (math.nan, -1.0)])
+def test_a_model_that_says_neither_label_gives_no_verdict(told):
+    def logprobs(prompts, _):
+        return [told] * len(prompts)
+
+    verdicts = LocalModelJudge(Template(TEMPLATE), logprobs, both_orders=True, seed=0, name="j").compare(
+        PAIRS
+    )
+    assert [v.preference for v in verdicts] == [None] * len(PAIRS)
+    assert all(v.failure for v in verdicts)
 
 
 def test_labels_that_a_tokenizer_does_not_tell_apart_are_refused(folder, tmp_path):

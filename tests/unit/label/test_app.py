@@ -23,7 +23,7 @@ def page(tmp_path_factory):
 
 @pytest.fixture
 def client(page):
-    with httpx.Client(base_url=page.url) as client:
+    with httpx.Client(base_url=page.url, timeout=60) as client:
         yield client
 
 
@@ -50,7 +50,7 @@ def test_the_page_needs_no_other_site_and_forbids_it(client):
 
 def test_a_label_is_of_the_output_and_not_of_its_side(page, tmp_path):
     folder = folder_of(tmp_path, pairs(24))
-    with served(folder) as server, httpx.Client(base_url=server.url) as client:
+    with served(folder) as server, httpx.Client(base_url=server.url, timeout=60) as client:
         sides = set()
         for who in ("ann", "ben"):
             shown = ask(client, "pairs", labeller=who, count=10).json()["pairs"]
@@ -147,7 +147,7 @@ def test_with_a_token_nothing_is_answered_without_it(tmp_path):
         assert len(token) >= 30
         assert f"http://{socket.gethostname()}:" in server.address
         url = f"http://127.0.0.1:{server.port}"
-        with httpx.Client(base_url=url) as client:
+        with httpx.Client(base_url=url, timeout=60) as client:
             for path in ("/", "/page.js", "/api/standing", "/?token=", f"/?token={token[:-1]}"):
                 answer = client.get(path)
                 assert answer.status_code == 401
@@ -166,12 +166,12 @@ def test_with_a_token_nothing_is_answered_without_it(tmp_path):
 def test_a_signal_ends_it_cleanly_and_a_new_one_goes_on(tmp_path, number):
     folder = folder_of(tmp_path, pairs(3))
     server = Served(folder)
-    with httpx.Client(base_url=server.url) as client:  # with a connection that stays open
+    with httpx.Client(base_url=server.url, timeout=60) as client:  # with a connection that stays open
         say(client, "p0", "left", "one")
         assert server.stop(number) == 0
     assert "Stopped. 1 labels are kept in" in "".join(server.told)
     assert "Traceback" not in "".join(server.told)
-    with served(folder, port=server.port) as again, httpx.Client(base_url=again.url) as client:
+    with served(folder, port=server.port) as again, httpx.Client(base_url=again.url, timeout=60) as client:
         assert client.get("/api/standing").json()["standing"]["judged"] == 1
 
 
@@ -180,8 +180,8 @@ def test_two_servers_on_a_folder_share_its_pairs(tmp_path):
     with (
         served(folder) as one,
         served(folder) as two,
-        httpx.Client(base_url=one.url) as ann,
-        httpx.Client(base_url=two.url) as ben,
+        httpx.Client(base_url=one.url, timeout=60) as ann,
+        httpx.Client(base_url=two.url, timeout=60) as ben,
     ):
         mine = [p["pair"] for p in ask(ann, "pairs").json()["pairs"]]
         theirs = [p["pair"] for p in ask(ben, "pairs", labeller="ben").json()["pairs"]]
@@ -242,7 +242,10 @@ def test_pairs_that_were_changed_are_not_labelled_on(tmp_path):
 
 def test_text_comes_as_it_is(tmp_path):
     row = {"instruction": XSS, "input": XSS, "output_1": XSS, "output_2": "é\u2028\0"}
-    with served(folder_of(tmp_path, [row])) as server, httpx.Client(base_url=server.url) as client:
+    with (
+        served(folder_of(tmp_path, [row])) as server,
+        httpx.Client(base_url=server.url, timeout=60) as client,
+    ):
         answer = ask(client, "pairs")
         assert answer.headers["content-type"] == "application/json"
         (shown,) = answer.json()["pairs"]
@@ -255,7 +258,7 @@ def test_a_number_that_no_label_can_have_is_refused(client):
 
 def test_a_folder_that_is_gone_is_told(tmp_path):
     folder = folder_of(tmp_path / "label", pairs(2))
-    with served(folder) as server, httpx.Client(base_url=server.url) as client:
+    with served(folder) as server, httpx.Client(base_url=server.url, timeout=60) as client:
         shutil.rmtree(folder)
         for answer in (client.get("/api/standing"), client.get("/api/agreement"), ask(client, "pairs")):
             assert answer.status_code == 503

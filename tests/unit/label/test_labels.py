@@ -29,6 +29,17 @@ def lease(labels: Labels, labeller: str, tab="t", *, keep=(), count=1, now=NOW) 
     return labels.lease(labeller, tab, keep=keep, count=count, now=now)
 
 
+def test_what_was_asked_for_is_measured_before_another_asks_for_less(tmp_path):
+    """Two runs on the same pairs that want different numbers of labels."""
+    twice = [Labels(tmp_path / "labels.sqlite", "key", PAIRS) for _ in range(2)]
+    for pair in PAIRS[:2]:
+        say(twice[0], pair, "ann")
+    more = twice[0].ask_for(labels_per_pair=1, goal=4)
+    less = twice[1].ask_for(labels_per_pair=1, goal=2)
+    assert (more.missing, less.missing) == (2, 0)
+    assert twice[0].standing().missing == 0  # what the page shows is of the last who asked
+
+
 def test_two_people_get_different_pairs_where_one_label_is_enough(labels):
     assert lease(labels, "ann", count=2) == ["a", "b"]
     assert lease(labels, "ben", count=2) == ["c", "d"]

@@ -183,7 +183,7 @@ def test_a_token_in_the_address_is_enough_and_leaves_it(context, tmp_path):
         ann.press("1")
         settled(ann, 1)
         assert ann.tab.evaluate("document.cookie") == ""
-        assert httpx.get(server.url).status_code == 401
+        assert httpx.get(server.url, timeout=60).status_code == 401
     assert list(given(folder)) == [("Ann", pair) for pair in ann.said]
 
 
@@ -197,4 +197,4 @@ def test_a_name_that_cannot_be_is_asked_again(context, tmp_path):
         ann.tab.fill("#labeller", "Ann")
         ann.tab.keyboard.press("Enter")
         ann.ready()
-        assert json.loads(httpx.get(f"{server.url}api/standing").text)["standing"]["people"] == {}
+        assert json.loads(httpx.get(f"{server.url}api/standing", timeout=60).text)["standing"]["people"] == {}
