@@ -10,6 +10,7 @@ import traceback
 import typing
 from collections.abc import Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from alpacafarm import lookup
@@ -174,7 +175,8 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     folder = Path(sys.argv[1])
     if not json.loads((folder / "stage.json").read_text())["uses_devices"]:  # it may be asking a judge
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, interrupt)
     try:
         run_stage(folder)
         leave()
@@ -195,6 +197,13 @@ def main() -> int:
         traceback.print_exc()
         return PEER_LOST
     return 0
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """As Ctrl-C does. At a terminal that reaches this process as well as the launcher, whose SIGTERM comes
+    behind it and must not look like a second, impatient one."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def leave() -> None:

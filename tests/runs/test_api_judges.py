@@ -1,8 +1,12 @@
 """Whole runs whose feedback and evaluation come from a model behind an API: here a server of this process."""
 
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
@@ -11,7 +15,9 @@ import pytest
 
 from alpacafarm.errors import AlpacaFarmError
 from tests.openai_server import OpenAIServer, Reply, said
+from tests.runs import farm
 from tests.runs.farm import Ran
+from tests.unit.api.asking import rows
 
 JUDGES = ("feedback/judge=api", "eval/judge=api")
 Perform = Callable[..., Ran]
@@ -117,6 +123,27 @@ def test_two_processes_ask_as_one_does(judged: Perform, server: OpenAIServer):
     told = json.loads((two.artifact("compare") / "artifact.json").read_text())
     assert server.counts["received"] - before == told["cost"]["judge_calls"] > 0
     assert two.result["eval"]["n_total"] == one.result["eval"]["n_total"]
+
+
+@pytest.mark.parametrize("to_all", [False, True])  # as at a terminal
+def test_what_a_worker_has_in_flight_at_ctrl_c_is_waited_for(
+    judged: Perform, store: Path, tmp_path: Path, to_all: bool
+):
+    judged("sft", "eval=none")
+    with OpenAIServer(longer_is_better, latency_s=3.0) as slow:
+        place = (f"api.endpoints.openai.base_url={slow.base_url}", "api.endpoints.openai.api_key_env=null")
+        asked = farm.tiny("rm", "cluster.at_once=2", f"store={store}", *place)
+        model = "gpt-4.1-nano-2025-04-14" if to_all else "gpt-4.1-2025-04-14"
+        asked += ["feedback/judge=api", f"feedback.judge.model={model}", "eval=none"]
+        command = farm.command(*asked, f"hydra.run.dir={tmp_path / 'run'}")
+        process = subprocess.Popen(command, cwd=tmp_path, start_new_session=True)
+        while process.poll() is None and slow.counts["received"] < 5:
+            time.sleep(0.05)
+        (os.killpg if to_all else os.kill)(process.pid, signal.SIGINT)
+        assert process.wait() == 130
+        assert slow.counts["answered"] == slow.counts["received"] < 48
+    query = f"SELECT state FROM attempts WHERE model = '{model}'"
+    assert rows(store, query) == [("answered",)] * slow.counts["received"]
 
 
 def test_a_judge_that_never_gives_a_verdict_ends_the_run(judged: Perform, server: OpenAIServer):
