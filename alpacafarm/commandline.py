@@ -73,7 +73,8 @@ def resumed(arguments: Sequence[str]) -> list[str]:
         task, settings = told_overrides(folder / "multirun.yaml")
     except (OSError, ValueError, YAMLError) as error:
         raise SpecError(
-            f"resume={folder}: must be the folder of a sweep, such as multirun/ppo/2026-01-31/12-00-00, with "
+            f"resume={folder}: must be the folder of a sweep, such as "
+            "multirun/ppo/2026-01-31/12-00-00-000000, with "
             f"the multirun.yaml that Hydra left there ({' '.join(str(error).split())}); a single run goes on "
             "by its own command, and a sweep by its own with hydra.sweep.dir=FOLDER"
         ) from None
