@@ -4,7 +4,6 @@ import fcntl
 import os
 import queue
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ from launchers.failure import LAST_WORDS_S, failure, rank_log, tail
 from launchers.gpus import visible_gpus
 from launchers.inline import Inline, run_here, stage_name, uses_devices
 from launchers.orphans import PARENT
+from launchers.ports import free_port
 
 GRACE_S = 12.0  # between SIGTERM and SIGKILL; `api.asker` waits 10 s for what is paid for
 CONSOLE = "ALPACAFARM_CONSOLE"  # where alpacafarm.tracking.progress looks for the console's descriptor
@@ -109,7 +109,7 @@ class Local(Inline):
             "WORLD_SIZE": str(world),
             "LOCAL_WORLD_SIZE": str(world),
             "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(_free_port()),
+            "MASTER_PORT": str(free_port()),
             "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
             "PYTHONUNBUFFERED": "1",  # the log is complete whatever ends the process
             PARENT: str(os.getpid()),
@@ -227,12 +227,6 @@ def _console() -> int | None:
         return os.dup(sys.stderr.fileno())
     except (OSError, ValueError, AttributeError):
         return None
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

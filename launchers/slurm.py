@@ -27,7 +27,7 @@ from alpacafarm.ports import Ticket
 from alpacafarm.spec.cluster import ClusterSpec, SlurmSpec, TaskSpec
 from launchers.failure import failure, rank_log, tail
 from launchers.inline import stage_name, uses_devices
-from launchers.task import Task, well_ended
+from launchers.task import NAME_TRY, TRY, Task, well_ended
 
 log = logging.getLogger(__name__)
 leaving = threading.Lock()  # held by the thread that submits, see `outside`
@@ -85,8 +85,8 @@ class Slurm:
     def submit(self, folder: Path, after: Sequence[Ticket]) -> Job:
         """The stage's job: the one that is in the queue already, else a new one once `after` is done."""
         self.wait(after)
-        number = known(folder) or unnoted(folder)
-        if number is not None and state(number) in ACTIVE:
+        number = unnoted(folder) or known(folder)  # what is in the queue may be newer than what was noted
+        if number is not None and (state(number) in ACTIVE or self._ended_well(folder)):
             log.info("stage %s is SLURM job %s already", stage_name(folder), number)
         else:
             number = self._sbatch(folder)
@@ -113,6 +113,8 @@ class Slurm:
             with outside():
                 job = executor.submit(Task(str(folder.resolve()), self.worker))
         except Exception as error:  # submitit hands on what sbatch says in errors of several types
+            if (taken := unnoted(folder)) is not None:  # an interrupted sbatch may have submitted it
+                slurm("scancel", taken)
             raise StageError(
                 f"stage {stage_name(folder)} was refused by sbatch: {str(error).strip()}\n"
                 f"  asked for: {self.resources(folder)}\n  change it by the keys of cluster.slurm"
@@ -129,7 +131,8 @@ class Slurm:
         # In the job, since SLURM may put it into the queue again itself. Logs stay.
         inside = shlex.quote(str(folder.resolve()))
         asked["comment"] = note(folder)
-        asked["setup"] = [f"rm -f {inside}/error.json {inside}/rank*.ok", *asked["setup"]]
+        begin = f"echo {NAME_TRY} > {inside}/{TRY}; rm -f {inside}/error.json {inside}/rank*.ok"
+        asked["setup"] = [begin, *asked["setup"]]
         executor.update_parameters(**asked)
         return executor
 
@@ -151,10 +154,18 @@ class Slurm:
         except KeyboardInterrupt:
             self.cancel()
             raise
-        ranks = self.spec.tasks if uses_devices(job.folder) else 1
-        if now == "COMPLETED" and made(job.folder, ranks, patience_s=2 * self.spec.poll_s):
+        if now == "COMPLETED" and made(job.folder, self._ranks(job.folder), patience_s=2 * self.spec.poll_s):
+            return None
+        if now == "GONE" and self._ended_well(job.folder):  # SLURM forgets jobs after some minutes
             return None
         return now
+
+    def _ended_well(self, folder: Path) -> bool:
+        """Whether a job has made the stage already: whatever begins it again takes the outcome away first."""
+        return (folder / "outcome.json").exists() and made(folder, self._ranks(folder), patience_s=0.0)
+
+    def _ranks(self, folder: Path) -> int:
+        return self.spec.tasks if uses_devices(folder) else 1
 
     def _again(self, job: Job, ending: str) -> None:
         """Puts the job back into the queue, or says why not."""

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from dataclasses import dataclass
@@ -15,10 +16,13 @@ from pathlib import Path
 
 from alpacafarm.preemption import PEER_LOST, Preempted, listen
 from launchers.failure import LAST_WORDS_S, rank_log, tail
+from launchers.ports import agreed_port
 
 WARNING = signal.SIGUSR2  # what submitit asks SLURM to send before the end
-FIRST_PORT, PORTS = 20000, 12000  # below the ports that Linux hands out itself
 REQUEUE_S = 300.0  # a busy controller takes its time
+TRY = "try"  # the file in the stage's folder that names the latest try
+NAME_TRY = "$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}"  # in the job's shell, as `this_try` has it
+TRY_EVERY_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Task:
         (Path(self.folder) / well_ended(rank)).touch()
 
     def run(self, rank: int) -> int:
+        end_with_this_try(Path(self.folder))
         listen(WARNING)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # submitit ignores it
         sys.argv = [self.worker, self.folder]
@@ -59,6 +64,23 @@ class Task:
             log = rank_log(Path(self.folder), rank)
             note_failure(Path(self.folder), f"rank {rank} failed\n  log: {log}, which ends:\n{tail(log)}")
         return code
+
+
+def this_try() -> str:
+    return f"{os.environ['SLURM_JOB_ID']}.{os.environ.get('SLURM_RESTART_COUNT', '0')}"
+
+
+def end_with_this_try(folder: Path) -> None:
+    """Ends this process once a later try of the stage has begun. On a node that SLURM has lost sight of
+    nobody else does, and two tries would delete each other's checkpoints."""
+
+    def watch() -> None:
+        while (latest := (folder / TRY).read_text()).strip() in ("", this_try()):
+            time.sleep(TRY_EVERY_S)
+        print(f"try {latest.strip()} of the stage has begun: {this_try()} ends", file=sys.stderr)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="end-with-this-try", daemon=True).start()
 
 
 def well_ended(rank: int) -> str:
@@ -82,7 +104,7 @@ def join() -> int:
         "LOCAL_RANK": str(job.local_rank),
         "LOCAL_WORLD_SIZE": str(job.num_tasks // job.num_nodes),
         "MASTER_ADDR": job.hostnames[0],
-        "MASTER_PORT": str(FIRST_PORT + meeting % PORTS),
+        "MASTER_PORT": str(agreed_port(meeting)),
     }
     os.environ.setdefault("OMP_NUM_THREADS", os.environ.get("SLURM_CPUS_PER_TASK", "1"))
     return int(job.global_rank)

@@ -3,7 +3,6 @@
 import atexit
 import os
 import random
-import socket
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -96,13 +95,6 @@ def is_peer_lost(error: RuntimeError) -> bool:
     """Whether a collective failed because another rank, or the way to it, is gone."""
     # gloo has no class of its own for it, but names its source file: "[...]/gloo/transport/tcp/pair.cc:553]".
     return isinstance(error, torch_dist.DistError) or "gloo/transport/" in str(error)
-
-
-def free_port() -> int:
-    """A TCP port of this machine that nothing listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def seed_everything(seed: int) -> None:

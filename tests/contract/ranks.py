@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from alpacafarm.engine.dist import connect, disconnect, free_port
+from alpacafarm.engine.dist import connect, disconnect
+from launchers.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -44,6 +44,7 @@ def requeue(site_home: Path, job: str, number: int) -> str:
 
 def warning(site_home: Path, job: str, number: int) -> str:
     subprocess.run(["scancel", "--signal=USR2", job], check=True)
+    site.until(lambda: are_warned(job), "no warning comes")
     return ""
 
 

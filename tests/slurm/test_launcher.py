@@ -6,10 +6,13 @@ import threading
 from pathlib import Path
 
 import pytest
+import submitit
 
+from alpacafarm.artifacts.manifest import OUTCOME
 from alpacafarm.errors import NeedsLabels, SpecError, StageError
 from alpacafarm.spec.cluster import SlurmSpec
 from launchers import slurm as launcher_module
+from launchers import task
 from launchers.slurm import Slurm, resources
 from tests.contract.test_launchers import CLUSTER
 from tests.slurm import site
@@ -117,10 +120,63 @@ def test_a_killed_process_is_tried_again_and_then_told(stage_folder, tmp_path):
 
 
 def test_a_process_that_lost_its_peer_leaves_the_word_to_who_ended_it(stage_folder):
-    folder = stage_folder(rank0={"lose_peer": None}, rank1={"sleep": 1, "signal": "SIGKILL"})
+    folder = stage_folder(rank0={"lose_peer": None}, rank1={"sleep": 30, "signal": "SIGKILL"})
     with pytest.raises(StageError, match=r"ended as FAILED \(try 2 of cluster\.slurm\.tries=2\)"):
         run(made(tries=2), folder)
     assert len((folder / "rank0.log").read_text().splitlines()) == 2  # one of each try
+
+
+def test_a_job_in_the_queue_is_found_whatever_was_noted(stage_folder):
+    """A command may be killed between sbatch and its note, which then names the job before."""
+    folder = stage_folder(rank0={"sleep": 300}, rank1={"sleep": 300})
+    first = made()
+    number = first.submit(folder, []).number
+    (folder / "slurm.json").write_text('{"job": "99999999"}')
+    assert made().submit(folder, []).number == number
+    first.cancel()
+
+
+def test_a_job_that_was_submitted_by_an_sbatch_that_failed_is_cancelled(stage_folder, monkeypatch):
+    submit = submitit.SlurmExecutor.submit
+
+    def interrupted(executor, *asked):
+        submit(executor, *asked)
+        raise RuntimeError("Socket timed out on send/recv operation")
+
+    monkeypatch.setattr(submitit.SlurmExecutor, "submit", interrupted)
+    with pytest.raises(StageError, match="refused by sbatch: Socket timed out"):
+        made().submit(stage_folder(rank0={"sleep": 300}, rank1={"sleep": 300}), [])
+    site.until(lambda: not queue(), "the job goes on")
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_job_that_ended_well_while_nobody_looked_is_not_run_again(stage_folder, monkeypatch, is_known):
+    folder = stage_folder()
+    first = made()
+    job = first.submit(folder, [])
+    first.wait([job])
+    told = saw(folder, 0)
+    (folder / OUTCOME).write_text("{}")  # what a worker's last act is
+    if not is_known:
+        monkeypatch.setattr(launcher_module, "state", lambda number: "GONE")
+    again = made()
+    assert again.submit(folder, []).number == job.number
+    again.wait([job])
+    assert saw(folder, 0) == told
+
+
+def test_a_process_of_an_earlier_try_ends_itself(stage_folder):
+    """As on a node that SLURM has lost sight of, while the stage goes on elsewhere."""
+    folder = stage_folder(rank0={"sleep": 300}, rank1={"sleep": 300})
+    launcher = made(tries=1)
+    job = launcher.submit(folder, [])
+    site.until(lambda: all((folder / f"saw{rank}.json").exists() for rank in (0, 1)), "no process begins")
+    assert (folder / task.TRY).read_text() == f"{job.number}.0\n"
+    (folder / task.TRY).write_text(f"{job.number}.1\n")
+    with pytest.raises(
+        StageError, match=r"ended as FAILED(?s:.*)try \d+\.1 of the stage has begun: \d+\.0 ends"
+    ):
+        launcher.wait([job])
 
 
 def test_an_error_of_ours_on_another_rank_alone_is_told(stage_folder):

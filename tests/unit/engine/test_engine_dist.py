@@ -8,13 +8,13 @@ from alpacafarm.engine.dist import (
     SingleProcess,
     branch_rng,
     connect,
-    free_port,
     is_peer_lost,
     restore_rng,
     rng_state,
     seed_everything,
 )
 from alpacafarm.errors import StageError
+from launchers.ports import free_port
 from tests.contract.ranks import run_ranks
 
 
