@@ -169,10 +169,14 @@ class Comparison:
 
 
 def compare(folder: Path) -> None:
+    from filelock import FileLock
+
     from alpacafarm.report import comparison
     from alpacafarm.report.folder import read_or_damaged
 
-    comparison.write(folder, "sweep", [folder], read_or_damaged)
+    # Runs may be jobs of their own: who is last has read what all others wrote before.
+    with FileLock(folder / ".sweep.lock"):
+        comparison.write(folder, "sweep", [folder], read_or_damaged)
 
 
 @contextmanager

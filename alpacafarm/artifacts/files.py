@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from pathlib import Path
 
 
@@ -15,6 +16,11 @@ def tree(folder: Path) -> list[str]:
     """Every file below `folder`, relative, with forward slashes, ordered by name."""
     found = [Path(home, name) for home, _, names in os.walk(folder) for name in names]
     return sorted(path.relative_to(folder).as_posix() for path in found)
+
+
+def cut_off(folder: Path) -> list[str]:
+    """What `write_aside` left below `folder` in processes that were killed, relative."""
+    return [name for name in tree(folder) if re.search(r"\.\d+\.tmp$", name)]
 
 
 def sync(path: Path) -> None:
@@ -32,7 +38,11 @@ def write_aside(path: Path, text: str) -> None:
     Half surrogates, which UTF-8 lacks and JSON can hold, are written as JSON escapes them.
     """
     aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    aside.write_text(text, encoding="utf-8", errors="backslashreplace")
-    sync(aside)
-    aside.replace(path)
+    try:
+        aside.write_text(text, encoding="utf-8", errors="backslashreplace")
+        sync(aside)
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
     sync(path.parent)

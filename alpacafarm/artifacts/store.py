@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 
 from alpacafarm.artifacts import manifest
 from alpacafarm.artifacts.difference import differences, nearest
-from alpacafarm.artifacts.files import sha256, sync, tree, write_aside
+from alpacafarm.artifacts.files import cut_off, sha256, sync, tree, write_aside
 from alpacafarm.artifacts.manifest import Outcome, Record
 from alpacafarm.errors import ArtifactError, StageError
 from alpacafarm.ports import Artifact, Manifest
@@ -122,6 +122,8 @@ class Store:
             if (partial / name).exists():
                 shutil.copyfile(partial / name, out / kept)
         (out / manifest.NAME).unlink(missing_ok=True)
+        for name in cut_off(out):
+            (out / name).unlink()
         names = tree(out)
         for name in names:
             sync(out / name)

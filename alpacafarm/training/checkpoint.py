@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from alpacafarm.artifacts.files import sync, tree
 from alpacafarm.ports import Context, Dist, Engine
 from alpacafarm.preemption import Preempted, is_warned
 
@@ -75,6 +76,9 @@ class Checkpoints:
             shutil.rmtree(folder)  # of a save that was cut off
         self.ctx.dist.barrier()
         self.engine.checkpoint(folder)
+        self.ctx.dist.barrier()
+        for name in tree(folder):  # by each machine what it has written: the checkpoint before is deleted
+            sync(folder / name)
         self.ctx.dist.barrier()
         if self.ctx.dist.rank == 0:
             record = {

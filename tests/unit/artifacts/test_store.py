@@ -5,6 +5,8 @@ import shutil
 
 import pytest
 
+from alpacafarm.artifacts import files
+from alpacafarm.artifacts.files import write_aside
 from alpacafarm.artifacts.manifest import Outcome, read
 from alpacafarm.artifacts.store import Store
 from alpacafarm.errors import ArtifactError
@@ -57,6 +59,28 @@ def test_a_failed_maker_leaves_scratch_and_out_to_the_next(store):
         assert claim.resumed
         assert (claim.folder / "scratch" / "checkpoint").read_text() == "step 7"
         assert (claim.folder / "out" / "log.jsonl").exists()
+
+
+def test_what_a_killed_maker_had_half_written_is_no_part_of_the_artifact(store):
+    with store.claim(stage()) as claim:
+        for name in ("outputs.json.4711.tmp", "model/config.json.12.tmp", "of the user.tmp"):
+            (claim.folder / "out" / name).parent.mkdir(exist_ok=True)
+            (claim.folder / "out" / name).write_text("half")
+        made = store.publish(stage(), claim.folder)
+    assert set(read(made.path).manifest.files) == {"stage.json", "of the user.tmp"}
+
+
+def test_a_write_that_fails_leaves_the_old_text_and_nothing_beside_it(tmp_path, monkeypatch):
+    write_aside(tmp_path / "told.json", "old")
+
+    def full(path):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(files, "sync", full)
+    with pytest.raises(OSError, match="no space left"):
+        write_aside(tmp_path / "told.json", "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["told.json"]
+    assert (tmp_path / "told.json").read_text() == "old"
 
 
 def test_an_artifact_exists_only_with_all_of_its_files(store, monkeypatch):
