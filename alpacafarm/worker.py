@@ -169,12 +169,13 @@ def peer_lost(error: RuntimeError) -> bool:
 
 
 def main() -> int:
+    from launchers.inline import uses_devices
     from launchers.orphans import die_with_parent
 
     die_with_parent()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     folder = Path(sys.argv[1])
-    if not json.loads((folder / "stage.json").read_text())["uses_devices"]:  # it may be asking a judge
+    if not uses_devices(folder):  # it may be asking a judge
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, interrupt)
     try:

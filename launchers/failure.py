@@ -7,7 +7,7 @@ from alpacafarm import errors
 from alpacafarm.errors import AlpacaFarmError, StageError
 from launchers.inline import located
 
-LAST_WORDS_S = 2.0  # an error on all ranks is told by rank 0, and another rank may be the first to end
+LAST_WORDS_S = 5.0  # an error on all ranks is told by rank 0, and another rank may be the first to end
 TAIL_LINES = 20
 TAIL_BYTES = 64 * 2**10
 

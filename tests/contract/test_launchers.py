@@ -94,7 +94,8 @@ def test_a_stage_runs_after_what_it_is_submitted_after_and_once(launcher, stage_
     assert saw(first) == told
 
 
-def test_an_error_of_ours_keeps_its_class_message_and_exit_code(launcher, stage_folder):
+def test_an_error_of_ours_keeps_its_class_message_and_exit_code(launcher, stage_folder, monkeypatch):
+    monkeypatch.setattr(local, "LAST_WORDS_S", 60.0)
     folder = stage_folder(rank0={"ask": "label the pairs in here"}, rank1={"ask": "label the pairs in here"})
     with pytest.raises(NeedsLabels, match=r"^label the pairs in here$") as caught:
         run(launcher, folder)
@@ -191,7 +192,8 @@ def test_a_rank_that_ignores_sigterm_is_killed(two, stage_folder, monkeypatch, t
     assert not alive(saw(folder, 1)["pid"])
 
 
-def test_rank_0_may_speak_when_another_rank_is_the_first_to_end(two, stage_folder):
+def test_rank_0_may_speak_when_another_rank_is_the_first_to_end(two, stage_folder, monkeypatch):
+    monkeypatch.setattr(local, "LAST_WORDS_S", 60.0)
     folder = stage_folder(rank0={"sleep": 0.5, "ask": "labels, please"}, rank1={"exit": 3})
     with pytest.raises(NeedsLabels, match="labels, please"):
         run(two, folder)
@@ -240,7 +242,7 @@ def test_cancel_ends_what_runs_in_threads_and_nothing_begins_after_it(two, stage
 @pytest.fixture
 def launched(stage_folder):
     """A process whose two ranks are asleep, and what they ran in."""
-    folder = stage_folder(rank0={"sleep": 60}, rank1={"sleep": 60})
+    folder = stage_folder(rank0={"sleep": 600}, rank1={"sleep": 600})
     command = [sys.executable, str(HERE / "launching.py"), str(folder), CLUSTER.model_dump_json()]
     path = os.pathsep.join([str(HERE.parents[1]), str(HERE)])
     process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path})

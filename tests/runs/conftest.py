@@ -31,5 +31,5 @@ def perform(store, tmp_path) -> Callable[..., farm.Ran]:
 def on_two_processes(tmp_path_factory) -> farm.Ran:
     """SFT from nothing under ZeRO-2, from the shell and undisturbed."""
     home = tmp_path_factory.mktemp("two processes")
-    asked = farm.tiny("sft", "cluster=local_2proc", f"store='{home / 'store'}'", "eval=none")
+    asked = farm.tiny("sft", "cluster=local_2proc", f"store='{home / 'store'}'", "eval=none", farm.LONG)
     return farm.by_command(home / "run", asked)

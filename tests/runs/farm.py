@@ -36,6 +36,7 @@ UPSTREAM = (
     "upstream.rm.optim.batch_size=8",
     "upstream.rm.held_out=8",
 )
+LONG = "upstream.base.epochs=5"  # of 6 steps, so that a kill meets it before it is made
 ON_POLICY = (
     "method.steps=3",
     "method.rollouts_per_step=16",

@@ -194,7 +194,7 @@ def test_deepspeed_trains_like_plain(perform, tmp_path):
 
 
 def test_two_processes_train_like_one(perform, on_two_processes):
-    same_losses(perform("sft", "eval=none"), on_two_processes)
+    same_losses(perform("sft", "eval=none", farm.LONG), on_two_processes)
 
 
 def test_ppo_on_two_processes_collects_what_one_collects(perform, tmp_path):

@@ -94,7 +94,7 @@ def test_every_method_killed_goes_on_to_the_same_bits(perform, tmp_path, method)
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_rank_ends_the_run_which_goes_on_to_the_same_bits(on_two_processes, tmp_path, rank):
-    asked = farm.tiny("sft", "cluster=local_2proc", f"store={tmp_path / 'store'}", "eval=none")
+    asked = farm.tiny("sft", "cluster=local_2proc", f"store={tmp_path / 'store'}", "eval=none", farm.LONG)
     asked += ["cluster.checkpoint_every_s=1e-6"]
     told = killed_after_a_checkpoint(tmp_path, asked, rank)
     assert re.search(rf"stage (base|sft) failed: rank {rank} of 2 was killed by SIGKILL", told)
@@ -105,7 +105,8 @@ def test_a_killed_rank_ends_the_run_which_goes_on_to_the_same_bits(on_two_proces
 
 
 def test_what_two_processes_began_one_goes_on_with_and_says_so(on_two_processes, tmp_path):
-    asked = farm.tiny("sft", f"store={tmp_path / 'store'}", "eval=none", "cluster.checkpoint_every_s=1e-6")
+    asked = farm.tiny("sft", f"store={tmp_path / 'store'}", "eval=none", farm.LONG)
+    asked += ["cluster.checkpoint_every_s=1e-6"]
     killed_after_a_checkpoint(tmp_path, [*asked, "cluster=local_2proc"], rank=1)
     again = farm.by_command(tmp_path / "run", [*asked, "cluster=local", "cluster.processes=1"])
     assert again.keys == on_two_processes.keys

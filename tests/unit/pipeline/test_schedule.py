@@ -62,13 +62,14 @@ def test_independent_stages_run_side_by_side():
 
 def test_no_more_than_asked_for_at_the_same_time():
     lock, running, seen = threading.Lock(), 0, []
+    together = threading.Barrier(2, timeout=60)
 
     def make(stage):
         nonlocal running
         with lock:
             running += 1
             seen.append(running)
-        threading.Event().wait(0.01)
+        together.wait()
         with lock:
             running -= 1
 

@@ -18,8 +18,13 @@ def raising(error):
     return run_stage
 
 
-def test_it_leaves_its_exit_code_and_no_error(monkeypatch, tmp_path):
+@pytest.fixture(autouse=True)
+def _stage(monkeypatch, tmp_path):
+    (tmp_path / "stage.json").write_text('{"uses_devices": true}')
     monkeypatch.setattr(sys, "argv", ["worker", str(tmp_path)])
+
+
+def test_it_leaves_its_exit_code_and_no_error(monkeypatch, tmp_path):
     monkeypatch.setattr(worker, "run_stage", raising(preemption.Preempted("stopped after step 3")))
     assert worker.main() == 75
     assert not (tmp_path / "error.json").exists()
@@ -29,7 +34,6 @@ def test_it_leaves_its_exit_code_and_no_error(monkeypatch, tmp_path):
 
 
 def test_a_rank_whose_peer_is_gone_leaves_no_error_either(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(sys, "argv", ["worker", str(tmp_path)])
     lost = "[/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:26813"
     monkeypatch.setattr(worker, "run_stage", raising(RuntimeError(lost)))
     assert worker.main() == 74
