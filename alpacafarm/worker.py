@@ -175,9 +175,10 @@ def main() -> int:
     die_with_parent()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     folder = Path(sys.argv[1])
-    if not uses_devices(folder):  # it may be asking a judge
+    if not uses_devices(folder):  # it may be asking a judge, and is in no collective where it would hang
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, interrupt)
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, interrupt)
     try:
         run_stage(folder)
         leave()

@@ -17,7 +17,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,7 @@ class Slurm:
     def submit(self, folder: Path, after: Sequence[Ticket]) -> Job:
         """The stage's job: the one that is in the queue already, else a new one once `after` is done."""
         self.wait(after)
-        number = unnoted(folder) or known(folder)  # what is in the queue may be newer than what was noted
+        number = queued(folder) or known(folder)  # what is in the queue may be newer than what was noted
         if number is not None and (state(number) in ACTIVE or self._ended_well(folder)):
             log.info("stage %s is SLURM job %s already", stage_name(folder), number)
         else:
@@ -112,9 +112,13 @@ class Slurm:
         try:
             with outside():
                 job = executor.submit(Task(str(folder.resolve()), self.worker))
-        except Exception as error:  # submitit hands on what sbatch says in errors of several types
-            if (taken := unnoted(folder)) is not None:  # an interrupted sbatch may have submitted it
-                slurm("scancel", taken)
+        except BaseException as error:
+            with suppress(StageError):  # the job may be in the queue nevertheless
+                if (number := queued(folder)) is not None:
+                    slurm("scancel", number)
+            if not isinstance(error, Exception):
+                raise
+            # submitit hands on what sbatch says in errors of several types
             raise StageError(
                 f"stage {stage_name(folder)} was refused by sbatch: {str(error).strip()}\n"
                 f"  asked for: {self.resources(folder)}\n  change it by the keys of cluster.slurm"
@@ -251,11 +255,13 @@ def note(folder: Path) -> str:
     return f"alpacafarm {hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:32]}"
 
 
-def unnoted(folder: Path) -> str | None:
-    """The number of a job that an earlier command submitted, killed before it could write that down."""
-    lines = slurm("squeue", "--me", "--noheader", "--format=%i %k").splitlines()
-    numbers = (line.split(" ", 1)[0] for line in lines if line.endswith(f" {note(folder)}"))
-    return next(numbers, None)
+def queued(folder: Path) -> str | None:
+    """The number of the stage's latest job that SLURM has not ended, whether or not somebody wrote it down: a
+    command may be killed, or sbatch fail, when the job is in the queue already."""
+    states = "--states=PENDING,RUNNING,SUSPENDED,CONFIGURING"
+    lines = slurm("squeue", "--me", "--noheader", states, "--format=%i %k").splitlines()
+    numbers = [int(line.split(" ", 1)[0]) for line in lines if line.endswith(f" {note(folder)}")]
+    return str(max(numbers)) if numbers else None
 
 
 def state(number: str) -> str:

@@ -21,7 +21,7 @@ from launchers.ports import agreed_port
 WARNING = signal.SIGUSR2  # what submitit asks SLURM to send before the end
 REQUEUE_S = 300.0  # a busy controller takes its time
 TRY = "try"  # the file in the stage's folder that names the latest try
-NAME_TRY = "$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}"  # in the job's shell, as `this_try` has it
+NAME_TRY = "$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}"  # in the job's shell, see `latest_try`
 TRY_EVERY_S = 2.0
 
 
@@ -66,21 +66,30 @@ class Task:
         return code
 
 
-def this_try() -> str:
-    return f"{os.environ['SLURM_JOB_ID']}.{os.environ.get('SLURM_RESTART_COUNT', '0')}"
-
-
 def end_with_this_try(folder: Path) -> None:
     """Ends this process once a later try of the stage has begun. On a node that SLURM has lost sight of
     nobody else does, and two tries would delete each other's checkpoints."""
+    this = int(os.environ["SLURM_JOB_ID"]), int(os.environ.get("SLURM_RESTART_COUNT", "0"))
 
     def watch() -> None:
-        while (latest := (folder / TRY).read_text()).strip() in ("", this_try()):
+        while (latest := latest_try(folder)) <= this:
             time.sleep(TRY_EVERY_S)
-        print(f"try {latest.strip()} of the stage has begun: {this_try()} ends", file=sys.stderr)
+        print(
+            f"try {latest[0]}.{latest[1]} of the stage has begun: {this[0]}.{this[1]} ends", file=sys.stderr
+        )
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, name="end-with-this-try", daemon=True).start()
+
+
+def latest_try(folder: Path) -> tuple[int, int]:
+    """The job's number, and how often SLURM has put it into its queue again; zeros where that cannot be read
+    now: the stage is published, or the file system is away, as it is where the node is."""
+    try:
+        job, _, restart = (folder / TRY).read_text().strip().partition(".")
+        return int(job), int(restart)
+    except (OSError, ValueError):
+        return 0, 0
 
 
 def well_ended(rank: int) -> str:

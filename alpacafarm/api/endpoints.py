@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import re
 from collections import deque
@@ -74,6 +75,7 @@ class Endpoint:
         self.limited: deque[bool] = deque(maxlen=RECENT)
         self.replied_at: float | None = None  # the loop's time of its latest reply of any kind
         self.answered = False  # a request, at least once
+        self.hopeless: dict[str, tuple[float, str]] = {}  # by model: since when, and why
         self._connection: Connection | None = None
 
     @property
@@ -121,6 +123,12 @@ class Endpoint:
         self.used += 1
         self.requests.take(1, now)
         self.tokens.take(tokens, now)
+
+    def check_hope(self, model: str, since: float) -> None:
+        """JudgeError where a request of the model was refused for good after the time `since`."""
+        at, why = self.hopeless.get(model, (-math.inf, ""))
+        if at >= since:
+            raise JudgeError(why)
 
     # Health
 

@@ -71,7 +71,7 @@ class Engine:
     prices: Prices
     open: int = 0  # attempts that are not settled
     settled: asyncio.Event = field(default_factory=asyncio.Event)
-    sending: set[asyncio.Task[Any]] = field(default_factory=set)  # with such an attempt
+    sending: set[asyncio.Task[Any]] = field(default_factory=set)  # whose attempt has gone out
     flights: dict[str, asyncio.Future[Answer | Failure | None]] = field(default_factory=dict)  # by request
 
     async def ask(self, request: Request, purpose: Purpose) -> Answer | Failure:
@@ -98,9 +98,6 @@ class Engine:
             started = await self.start(course, endpoint, reserved)
             if isinstance(started, Sent):
                 ending = await self.exchange(course, endpoint, connection, started.attempt, reserved)
-                if isinstance(ending.result, JudgeError):  # the slot is kept so that no other tries in vain
-                    await self.settle(course, endpoint, started.attempt, ending)
-                    raise ending.result
         finally:
             self.pool.release(slot, unused=not isinstance(started, Sent))
         match started:
@@ -160,9 +157,10 @@ class Engine:
         assert task is not None
         course.tries += 1
         self.open += 1
-        self.sending.add(task)
         try:
             async with endpoint.turns:
+                endpoint.check_hope(course.request.model, course.started)
+                self.sending.add(task)
                 reply = await connection.post(path_of(course.request), course.body)
             course.reached = True
             return self.replied(course, endpoint, reply, reserved)
@@ -173,9 +171,12 @@ class Engine:
             endpoint.silent(asyncio.get_running_loop().time())
             return Ending("unknown", reserved, str(error))
         except BaseException:
-            self.writer.post(
-                lambda store: store.end(attempt, "unknown", price=reserved, message="interrupted")
-            )
+            if task in self.sending:
+                self.writer.post(
+                    lambda store: store.end(attempt, "unknown", price=reserved, message="interrupted")
+                )
+            else:
+                self.writer.post(lambda store: store.withdraw(course.request.key))
             self.sent(task)
             raise
 
@@ -200,8 +201,9 @@ class Engine:
         """A status that says that nothing was done, so nothing is to pay."""
         found = fate.fate_of(reply, course.request.model, answered=endpoint.answered)
         if found.what == "hopeless":
-            told = endpoint.unserved if reply.status == 404 else endpoint.trouble
-            return Ending("failed", 0, found.message, result=JudgeError(told(found.message)))
+            told = (endpoint.unserved if reply.status == 404 else endpoint.trouble)(found.message)
+            endpoint.hopeless[course.request.model] = asyncio.get_running_loop().time(), told
+            return Ending("failed", 0, found.message, result=JudgeError(told))
         if found.what == "refused":
             return Ending("failed", 0, found.message, result=Failure("refused", found.message))
         if (found.wait_s or 0.0) > fate.PATIENCE_S:
@@ -247,7 +249,8 @@ class Engine:
 
     def consequence(self, course: Course, endpoint: Endpoint, ending: Ending) -> Answer | Failure | float:
         """The end of the request, or seconds until its next try."""
-        assert not isinstance(ending.result, JudgeError)
+        if isinstance(ending.result, JudgeError):
+            raise ending.result
         if ending.result is not None:
             return ending.result
         others = self.others(course, endpoint)

@@ -87,10 +87,14 @@ class AnswerStore:
         self.owners = folder / ".askers"
         self.owners.mkdir(exist_ok=True)
         self.owner, self._lock = self._enter()
-        with FileLock(self.owners / "schema"):
-            self.db = connect(folder / NAME)
-        with self.transaction():
-            self.bury()
+        try:
+            with FileLock(self.owners / "schema"):
+                self.db = connect(folder / NAME)
+            with self.transaction():
+                self.bury()
+        except BaseException:
+            self._leave()
+            raise
 
     def _enter(self) -> tuple[str, FileLock]:
         """A name of our own, and its lock, which the kernel frees when this process ends in any way."""
@@ -102,6 +106,11 @@ class AnswerStore:
             except Timeout:  # another one is looking whether we are dead already
                 continue
             return owner, lock
+
+    def _leave(self) -> None:
+        with suppress(OSError):  # of a file system that takes no more changes
+            self._lock.release()
+            (self.owners / self.owner).unlink(missing_ok=True)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -120,8 +129,7 @@ class AnswerStore:
                 self._drop(self.owner)
             self.db.close()
         finally:
-            self._lock.release()
-            (self.owners / self.owner).unlink(missing_ok=True)
+            self._leave()
 
     # Answers
 

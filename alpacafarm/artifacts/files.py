@@ -32,6 +32,14 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def sync_below(folder: Path) -> None:
+    """Returns when all files and folders below, and `folder` itself, are on the disk."""
+    for home, _, names in os.walk(folder):
+        for name in names:
+            sync(Path(home, name))
+        sync(Path(home))
+
+
 def write_aside(path: Path, text: str) -> None:
     """Writes beside `path` and renames: a reader sees the old text or the new one, also after a power cut.
 

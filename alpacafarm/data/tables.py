@@ -105,11 +105,12 @@ def _by_key(rows: Sequence[Row], columns: Sequence[str], number: int) -> dict[tu
 
 
 def _equal(one: Any, two: Any) -> bool:
-    """Also of arrays, as tables give lists."""
-    import numpy as np
-
-    if isinstance(one, np.ndarray) or isinstance(two, np.ndarray):
-        return bool(np.array_equal(one, two))
+    """Also where lists are arrays, as pandas reads them."""
+    if isinstance(one, Mapping) and isinstance(two, Mapping):
+        return one.keys() == two.keys() and all(_equal(one[key], two[key]) for key in one)
+    one, two = (value.tolist() if hasattr(value, "tolist") else value for value in (one, two))
+    if isinstance(one, list) and isinstance(two, list):
+        return len(one) == len(two) and all(map(_equal, one, two))
     return bool(one == two)
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from alpacafarm.report.comparison import Compared
 
 SEED = "seed"
-# Of a run's spec: no result depends on these.
+# Of a run's spec: what is no setting of the experiment.
 ASIDE = frozenset({"name", "store", "action", "force", "cluster", "tracking", "budget"})
 
 
@@ -48,8 +48,8 @@ def averaged(runs: Iterable[Compared]) -> list[Averaged]:
 
 
 def _averaged(group: Mapping[str, Compared]) -> Averaged:
-    first, *_ = runs = list(group.values())
-    rest = {key: value for key, value in first.settings.items() if key != SEED}
+    runs = list(group.values())
+    rest = {key: value for key, value in runs[0].settings.items() if key != SEED}
     return Averaged(rest, list(group), _means(runs))
 
 

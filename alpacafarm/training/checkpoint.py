@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from alpacafarm.artifacts.files import sync, tree
+from alpacafarm.artifacts.files import sync_below, write_aside
 from alpacafarm.ports import Context, Dist, Engine
 from alpacafarm.preemption import Preempted, is_warned
 
@@ -77,8 +77,7 @@ class Checkpoints:
         self.ctx.dist.barrier()
         self.engine.checkpoint(folder)
         self.ctx.dist.barrier()
-        for name in tree(folder):  # by each machine what it has written: the checkpoint before is deleted
-            sync(folder / name)
+        sync_below(folder)  # by each machine what it has written: the checkpoint before will be deleted
         self.ctx.dist.barrier()
         if self.ctx.dist.rank == 0:
             record = {
@@ -88,9 +87,7 @@ class Checkpoints:
                 "meter": self.ctx.meter.state(),
                 "went_on": self.went_on,
             }
-            aside = self.latest.with_suffix(".new")
-            aside.write_text(json.dumps(record))
-            aside.replace(self.latest)
+            write_aside(self.latest, json.dumps(record))
             for old in self.ctx.scratch.glob("checkpoint-*"):
                 if old != folder:
                     shutil.rmtree(old)

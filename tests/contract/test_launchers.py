@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ import pytest
 
 from alpacafarm.errors import NeedsLabels, SpecError, StageError
 from alpacafarm.spec.cluster import ClusterSpec
-from launchers import failure, load, local, task
+from launchers import failure, load, local, ports, task
 from launchers.inline import Inline
 from launchers.local import Local
 
@@ -327,3 +328,10 @@ def test_slurm_without_its_commands_is_refused(monkeypatch, tmp_path):
         SpecError, match=r"^cluster\.launcher=launchers\.slurm:Slurm: needs sbatch, .*set cluster="
     ):
         load("launchers.slurm:Slurm")(asked, 1)
+
+
+def test_ranks_meet_below_the_ports_that_the_kernel_hands_out():
+    ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", port := ports.free_port()))
+    assert all(ports.FIRST <= p < ephemeral for p in (port, *map(ports.agreed_port, range(0, 10**6, 997))))

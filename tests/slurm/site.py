@@ -28,8 +28,8 @@ NODES = 2
 GPUS = 2  # of a node: character devices that stand for them
 HOSTS = Path("/etc/hosts")  # whose lock and lines keep sites apart
 MARK = "# alpacafarm tests:"
-# A site's slot gives its ports (below 20000, where launchers.task has ranks meet) and its first job's number:
-# the port where ranks meet follows from the job's number, modulo 12000.
+# A site's slot gives its ports (below those of launchers.ports, where ranks meet) and its first job's number:
+# the port where ranks meet follows from the job's number, modulo their number.
 SLOTS, FIRST_PORT, SLOT_PORTS, SLOT_JOBS, JOBS = 120, 17000, 1 + NODES, 100, 12000
 PATIENCE_S = 60
 PATH_BYTES = 66  # of a site's folder: names of sockets below it may have 107

@@ -258,10 +258,13 @@ def test_a_column_that_differs_is_kept_of_both(annotator):
 
 def test_columns_of_lists_are_compared_whole(annotator):
     tags = [np.array(["a", "b"]), np.array(["a", "b"]), np.array(["c"]), np.array([])]
-    one = [row | {"tags": tag, "n": np.array([1, 2])} for row, tag in zip(ONE, tags, strict=True)]
-    two = [row | {"tags": tag, "n": np.array([1, 3])} for row, tag in zip(TWO, tags, strict=True)]
+    nested = np.array([{"role": "user", "parts": np.array(["a", "b"])}, np.array([1, 2])], dtype=object)
+    more = {"nested": nested}
+    one = [row | more | {"tags": tag, "n": np.array([1, 2])} for row, tag in zip(ONE, tags, strict=True)]
+    two = [row | more | {"tags": tag, "n": np.array([1, 3])} for row, tag in zip(TWO, tags, strict=True)]
     found = annotator.annotate_head2head(one, two)
     assert list(found[2]["tags"]) == ["c"]
+    assert found[0]["nested"] is nested
     assert (list(found[0]["n_1"]), list(found[0]["n_2"])) == ([1, 2], [1, 3])
 
 
