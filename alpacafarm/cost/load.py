@@ -135,6 +135,10 @@ def models(stage: Stage, spec: RunSpec) -> Iterator[tuple[str, Net | None]]:
                 yield name, None if shape is None else Net(name, shape, is_scorer)
 
 
+def has_model(stage: Stage, spec: RunSpec) -> bool:
+    return any(True for _ in models(stage, spec))
+
+
 def members(node: Node) -> int:
     """Reward models that score together."""
     if isinstance(node, Stage):

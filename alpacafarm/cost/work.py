@@ -7,7 +7,7 @@ they are read has none.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from alpacafarm.cost.load import Load, Net, load_of
+from alpacafarm.cost.load import Load, Net, has_model, load_of
 from alpacafarm.spec.data import WorldData
 from alpacafarm.spec.run import RunSpec
 from alpacafarm.stage import Kind, Node, Stage
@@ -56,7 +56,7 @@ def _outputs(node: Stage, spec: RunSpec) -> int | None:
 
 def work_of(stage: Stage, spec: RunSpec, world: int) -> list[Pass] | None:
     """None where rows or shapes are not known. A stage without a model does nothing that takes long."""
-    if not stage.uses_devices:
+    if not stage.uses_devices or not has_model(stage, spec):
         return []
     load = load_of(stage, spec, world)
     if load is None:

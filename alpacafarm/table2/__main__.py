@@ -19,7 +19,6 @@ from alpacafarm.table2 import page, plan, runs, table
 from alpacafarm.table2.progress import Progress
 from alpacafarm.table2.rows import SCALES, TRAINED
 from alpacafarm.table2.runs import Asked, Outcome
-from launchers.local import cores
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,7 +50,8 @@ def parsed(arguments: Sequence[str] | None) -> tuple[Asked, bool]:
         "--jobs",
         type=int,
         metavar="N",
-        help="runs at the same time; default: one for each core, at most 4; 1 where a run takes all GPUs",
+        help="runs at the same time; default: 4 whose stages are SLURM jobs; on this machine one for each "
+        "core, at most 4, and 1 of 7b, which takes all GPUs",
     )
     parser.add_argument("--dry", action="store_true", help="print the plan of all runs and what it will cost")
     parser.add_argument(
@@ -61,8 +61,8 @@ def parsed(arguments: Sequence[str] | None) -> tuple[Asked, bool]:
         help="for every run, such as store=DIR; human:KEY=VALUE for those on human feedback",
     )
     found = parser.parse_args(arguments)
-    jobs = min(cores(), SCALES[found.scale].most_jobs) if found.jobs is None else found.jobs
-    return Asked(found.scale, found.seeds, found.rows, found.out, tuple(found.overrides), jobs), found.dry
+    overrides = tuple(found.overrides)
+    return Asked(found.scale, found.seeds, found.rows, found.out, overrides, found.jobs), found.dry
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -90,7 +90,8 @@ def perform(asked: Asked, dry: bool) -> int:
         write_text(asked.out / "table2.md", page.markdown(shown))
         write_text(asked.out / "table2.html", page.html(shown))
 
-    outcomes = runs.carry_out(items, Progress(len(items), jobs=asked.jobs), update, asked.jobs)
+    jobs = runs.suitable_jobs(asked, items)
+    outcomes = runs.carry_out(items, Progress(len(items), jobs=jobs), update, jobs)
     print(f"Table: {asked.out / 'table2.html'}, also as .md and .json")
     return exit_code([outcome.exit_code for outcome in outcomes if outcome.failure is not None])
 

@@ -11,6 +11,7 @@ from alpacafarm.artifacts.store import State, Store
 from alpacafarm.cost.device import on_gpu
 from alpacafarm.cost.fit import in_gib, needs
 from alpacafarm.cost.hours import Duration, duration, model_lines, total_gpu_hours
+from alpacafarm.cost.load import has_model
 from alpacafarm.report.status import console
 from alpacafarm.spec.cluster import SpeedSpec
 from alpacafarm.stage import Stage, in_usd
@@ -63,7 +64,7 @@ def machines_of(stage: Stage, item: Planned) -> Machines:
     return Machines(
         nodes=spec.cluster.slurm.nodes if spec.cluster.slurm else 1,
         gpus=world if on_gpu(spec.cluster) else 0,
-        memory=found[0].estimate.total if found else None,
+        memory=found[0].estimate.total if found else None if has_model(stage, spec) else 0,
         duration=duration(stage, spec, world),
     )
 

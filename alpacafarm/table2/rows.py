@@ -72,7 +72,7 @@ TRAINED = {row.name: row for row in ROWS if row.overrides is not None}
 class Scale:
     """`judges` are those of each column, whom overrides of `eval.judge` replace.
 
-    `most_jobs`: how many runs at the same time pay, where there is a core for each.
+    `most_jobs`: how many runs at the same time pay on this machine, where there is a core for each.
     """
 
     overrides: tuple[str, ...]
@@ -86,6 +86,7 @@ POOLS: Mapping[Column, tuple[str, ...]] = {
     "sim": ("eval/judge=world", "eval.judge.pool=eval"),
     "human": ("eval/judge=world", "eval.judge.pool=human"),
 }
+IN_A_QUEUE = 4  # runs at the same time whose stages are jobs of a site: a run waits, and needs no core
 SCALES = {
     # kl_coef is the method's own in both columns: nothing is published of this model. At 7b the paper's 0.02
     # for human feedback comes from conf/published/llama-7b-ppo-human.yaml.
@@ -101,13 +102,14 @@ SCALES = {
             "cluster.gradient_checkpointing=true",
             "cluster.generation_batch=64",
         ),
-        {column: ("eval/judge=reward",) for column in COLUMNS},
-        most_jobs=1,  # a run takes all GPUs
+        {column: ("eval/judge=p_sim_eval",) for column in COLUMNS},
+        most_jobs=1,  # with cluster=local, where a run takes all GPUs
         notes=(
             "LLaMA 7B and AlpacaFarm's own data: 10,000 demonstrations, about 9,700 judged pairs of each "
             "kind, 20,001 unlabeled instructions, 805 for evaluation; published values of each method.",
-            "Unless it is overridden, the judge of each run is its own reward model (eval/judge=reward), "
-            "which asks nobody and is no measure of quality; eval/judge=p_sim_eval is the paper's.",
+            "The judge of both columns is the paper's simulated one, eval/judge=p_sim_eval, in the human "
+            "column in the place of people. Without a key: eval/judge=reward, each run's own reward model, "
+            "which asks nobody and is no measure of quality.",
         ),
     ),
 }

@@ -23,7 +23,8 @@ from alpacafarm.report import folder as run_folder
 from alpacafarm.report.result import Result
 from alpacafarm.table2 import workers
 from alpacafarm.table2.progress import Progress
-from alpacafarm.table2.rows import COLUMNS, SCALES, TRAINED, Column, Row, Scale
+from alpacafarm.table2.rows import COLUMNS, IN_A_QUEUE, SCALES, TRAINED, Column, Row, Scale
+from launchers.local import cores
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class Asked:
     rows: tuple[str, ...]
     out: Path
     overrides: tuple[str, ...] = ()
-    jobs: int = 1  # runs at the same time
+    jobs: int | None = None  # runs at the same time; None: as many as suit
 
     def check(self) -> None:
         """SpecError with all that no run could be made of."""
@@ -53,7 +54,7 @@ class Asked:
                 problems.append(f"--rows {name}: no run here stands for such a row; {told}")
         if len(set(self.seeds)) < len(self.seeds) or not self.seeds:
             problems.append("--seeds: at least one, and each another, such as --seeds 1,2,3")
-        if self.jobs < 1:
+        if self.jobs is not None and self.jobs < 1:
             problems.append(f"--jobs {self.jobs}: must be at least 1; leave it out for as many as suit")
         for override in self.overrides:
             key, equals, _ = _in_column(override)[1].partition("=")
@@ -143,6 +144,15 @@ def _in_column(override: str) -> tuple[str | None, str]:
     """The only column that an override holds for, None for all, and the override."""
     column, colon, rest = override.partition(":")
     return (column, rest) if colon and column in COLUMNS else (None, override)
+
+
+def suitable_jobs(asked: Asked, items: Sequence[Planned]) -> int:
+    """How many runs at the same time: as asked, else as many as pay."""
+    if asked.jobs is not None:
+        return asked.jobs
+    if items[0].job.spec.cluster.slurm is not None:
+        return IN_A_QUEUE
+    return min(cores(), SCALES[asked.scale].most_jobs)
 
 
 def carry_out(

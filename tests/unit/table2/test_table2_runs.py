@@ -1,5 +1,6 @@
 """Which runs stand for the table, and in which order."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,27 @@ def test_paper_scale_has_the_published_values():
     assert (ppo.steps, ppo.rollouts_per_step, ppo.optim.lr) == (390, 512, 1e-5)
     assert specs["best_of_n", "sim"].method.n == 16
     assert {spec.model.name for spec in specs.values()} == {"llama-7b"}
+
+
+def test_the_papers_judge_unless_another_is_asked_for():
+    for overrides, kind in [((), "pool"), (("eval/judge=reward",), "reward")]:
+        items = runs.planned(asked("dpo", scale="7b", overrides=overrides))
+        assert [item.job.spec.eval.judge.kind for item in items] == [kind] * 2
+        prices = [sum(stage.bill.price_usd for stage in item.job.plan.stages) for item in items]
+        assert all((price > 0) == (kind == "pool") for price in prices)
+
+
+@pytest.mark.parametrize(
+    ("scale", "overrides", "jobs"),
+    [("world", (), 3), ("7b", ("cluster=local", "force=true"), 1), ("7b", (), 4)],
+)
+def test_as_many_runs_at_the_same_time_as_pay(monkeypatch, scale, overrides, jobs):
+    """On this machine a core for each; in a queue they only wait."""
+    monkeypatch.setattr(runs, "cores", lambda: 3)
+    request = asked("sft10k", scale=scale, overrides=overrides)
+    items = runs.planned(request)
+    assert runs.suitable_jobs(request, items) == jobs
+    assert runs.suitable_jobs(replace(request, jobs=2), items) == 2
 
 
 @pytest.mark.parametrize(
