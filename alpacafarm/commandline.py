@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import hydra
 import yaml
@@ -70,7 +71,7 @@ def resumed(arguments: Sequence[str]) -> list[str]:
         return list(arguments)
     folder = Path(asked[-1])
     try:
-        task, settings = told_overrides(folder / "multirun.yaml")
+        task, settings, groups = told_overrides(folder / "multirun.yaml")
     except (OSError, ValueError, YAMLError) as error:
         raise SpecError(
             f"resume={folder}: must be the folder of a sweep, such as "
@@ -83,17 +84,25 @@ def resumed(arguments: Sequence[str]) -> list[str]:
     if overrides:
         raise SpecError(f"resume={folder}: goes on with the sweep as it was; leave out {' '.join(overrides)}")
     kept = [text for text in settings if text.partition("=")[0] not in ("hydra.sweep.dir", "hydra.mode")]
+    places = [] if any(a.startswith(("--config-dir", "-cd")) for a in more) else groups
+    more += [f"--config-dir={place}" for place in places]
     return ["-m", *more, *task, *kept, f"hydra.sweep.dir={quoted(str(folder))}"]
 
 
-def told_overrides(multirun: Path) -> tuple[list[str], list[str]]:
-    """The overrides of a sweep's jobs, and those of Hydra's own keys. ValueError where there are none."""
+def told_overrides(multirun: Path) -> tuple[list[str], list[str], list[str]]:
+    """The overrides of a sweep's jobs, those of Hydra's own keys, and the user's folder of groups, if any.
+
+    ValueError where there are none.
+    """
     content = yaml.safe_load(multirun.read_text(encoding="utf-8"))
     try:
-        told = content["hydra"]["overrides"]
-        lists: tuple[list[str], list[str]] = told["task"], told["hydra"]
+        told, sources = content["hydra"]["overrides"], content["hydra"]["runtime"]["config_sources"]
+        groups = [source["path"] for source in sources if source["provider"] == "command-line"]
+        lists: tuple[list[str], list[str], list[str]] = told["task"], told["hydra"], groups
     except (TypeError, KeyError):
-        raise ValueError("it tells no hydra.overrides.task and hydra.overrides.hydra") from None
+        raise ValueError(
+            "it tells no hydra.overrides.task, hydra.overrides.hydra and hydra.runtime.config_sources"
+        ) from None
     if not all(isinstance(each, list) and all(isinstance(text, str) for text in each) for each in lists):
         raise ValueError("its hydra.overrides are no lists of text")
     return lists
@@ -198,6 +207,16 @@ def apart(jobs: Sequence[Sequence[str]]) -> list[list[str]]:
 
 def parsed(overrides: Sequence[str]) -> list[Override]:
     return OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(list(overrides))
+
+
+def over_saved(overrides: Sequence[str]) -> dict[str, Any]:
+    """Keys and values of overrides that stand beside `spec=FILE`. SpecError for one that leaves a key out."""
+    told = parsed(overrides)
+    if gone := [text for text, override in zip(overrides, told, strict=True) if override.is_delete()]:
+        raise SpecError(
+            f"{' '.join(gone)}: a saved spec keeps all of its keys; set KEY=null where that is allowed"
+        )
+    return {override.key_or_group: override.value() for override in told}
 
 
 def is_key(override: Override) -> bool:

@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 
 from alpacafarm import lookup
 from alpacafarm.errors import SpecError
+from alpacafarm.judges.api import packaged
 from alpacafarm.spec.run import RunSpec
 
 
@@ -86,7 +87,8 @@ def describe(path: str, found: Sequence[ErrorDetails], raw: Mapping[str, Any], m
     if details["type"] == "extra_forbidden":
         parent, _, key = path.rpartition(".")
         keys = siblings(parent, raw, missing) - {key}
-        return f"{shown_key}: there is no such key; {lookup.choices(key, keys)}"
+        way = lookup.choices(key, keys) if keys else "`--cfg job` prints those that there are"
+        return f"{shown_key}: there is no such key; {way}"
     if details["type"] == "problem":
         context = details["ctx"]
         owner = path.removesuffix(context["key"])
@@ -171,8 +173,13 @@ def stands_in(node: Any, part: int | str) -> bool:
 def siblings(parent: str, raw: Mapping[str, Any], missing: Sequence[str]) -> set[str]:
     """The keys at `parent`, and those that should be there: all of the spec, besides what is wrong."""
     node: Any = raw
-    for part in parent.split(".") if parent else ():
-        node = node[part]
+    parts = parent.split(".") if parent else []
+    while parts:
+        ends = range(len(parts), 0, -1)  # a name may have dots
+        end = next((end for end in ends if stands_in(node, ".".join(parts[:end]))), None)
+        if end is None:
+            return set()
+        node, parts = node[".".join(parts[:end])], parts[end:]
     absent = (path.rpartition(".") for path in missing)
     return {str(key) for key in node} | {key for place, _, key in absent if place == parent}
 
@@ -213,19 +220,22 @@ def standalone(path: Path, around: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def raw_config(cfg: DictConfig, overrides: Sequence[str], groups: Sequence[str]) -> dict[str, Any]:
-    """The composed config as plain values; with `spec=FILE` the file's, under the other overrides."""
+def raw_config(cfg: DictConfig, overrides: Mapping[str, Any], groups: Sequence[str]) -> dict[str, Any]:
+    """The composed config as plain values; with `spec=FILE` the file's, under the other overrides: keys and
+    values."""
     if cfg.get("spec") is None:
         return plain(cfg)
-    asked = (o.lstrip("+") for o in overrides)
-    overrides = [o for o in asked if not o.startswith(("spec=", "hydra.", "hydra/"))]
-    grouped = [o for o in overrides if o.split("=")[0] in groups]
+    asked = {k: v for k, v in overrides.items() if k != "spec" and not k.startswith(("hydra.", "hydra/"))}
+    grouped = [f"{key}={shown(value)}" for key, value in asked.items() if key in groups]
     if grouped:
         raise SpecError(
             f"spec={cfg.spec}: a saved spec has its groups already; leave {', '.join(grouped)} out, "
             "single keys may be overridden"
         )
-    return plain(OmegaConf.merge(read_spec(Path(cfg.spec)), OmegaConf.from_dotlist(overrides)))
+    saved = OmegaConf.create(read_spec(Path(cfg.spec)))
+    for key, value in asked.items():
+        OmegaConf.update(saved, key, value, force_add=True)
+    return plain(saved)
 
 
 def plain(cfg: Any) -> dict[str, Any]:
@@ -258,6 +268,7 @@ def dotted(node: Any, prefix: str = "") -> list[str]:
 
 
 WITH_A_PATH = ("recorded", "local")  # kinds of judges
+WITH_A_PROMPT = ("api", "local")
 
 
 def anywhere(spec: RunSpec) -> dict[str, Any]:
@@ -272,8 +283,12 @@ def anywhere(spec: RunSpec) -> dict[str, Any]:
     def with_judges(value: Any) -> Any:
         if not isinstance(value, Mapping):
             return value
-        has_path = value.get("kind") in WITH_A_PATH
-        return {k: absolute(v) if has_path and k == "path" else with_judges(v) for k, v in value.items()}
+        found = {key: with_judges(part) for key, part in value.items()}
+        if value.get("kind") in WITH_A_PATH:
+            found["path"] = absolute(value["path"])
+        if value.get("kind") in WITH_A_PROMPT and value["prompt"] not in packaged():
+            found["prompt"] = absolute(value["prompt"])
+        return found
 
     told = with_judges(spec.canonical())
     groups = {name: absolute(told[name]) for name in ("data", "given")}
@@ -300,4 +315,14 @@ def read_spec(path: Path) -> dict[str, Any]:
         raise SpecError(f"spec={path}: must hold one JSON object; name the spec.json of a run folder")
     if isinstance(raw.get("method"), dict) and "kl_coef" in raw["method"]:
         raw["kl_coef"] = None  # the method's value stands for both, so that an override of either is heard
-    return raw
+    told: dict[str, Any] = literal(raw)
+    return told
+
+
+def literal(value: Any) -> Any:
+    """A value in which `${...}` is text, as in a line of shell: a saved spec has no interpolations."""
+    if isinstance(value, Mapping):
+        return {key: literal(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [literal(part) for part in value]
+    return value.replace("${", r"\${") if isinstance(value, str) else value

@@ -47,8 +47,8 @@ def run_stage(folder: Path) -> None:
     """Runs the stage in `folder`; leaves what it made in `out/` and `outcome.json` beside it."""
     from alpacafarm.pipeline.context import StageContext
 
-    stage = json.loads((folder / "stage.json").read_text())
-    settings = Settings.model_validate_json((folder / "settings.json").read_text())
+    stage = json.loads((folder / "stage.json").read_text(encoding="utf-8"))
+    settings = Settings.model_validate_json((folder / "settings.json").read_text(encoding="utf-8"))
     dist = connected(stage, settings.cluster)
     if dist.rank == 0:
         Outcome.forget(folder)

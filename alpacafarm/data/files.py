@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import glob
 import gzip
 import io
 import json
@@ -161,7 +162,7 @@ def _by_datasets(location: str, path: Path) -> Located:
         )
     try:
         if path.is_file():
-            loaded = datasets.load_dataset("parquet", data_files=str(path), split="train")
+            loaded = datasets.load_dataset("parquet", data_files=glob.escape(str(path)), split="train")
         elif (path / "dataset_info.json").is_file():
             loaded = datasets.load_from_disk(str(path))
         else:

@@ -79,16 +79,20 @@ def _body(judge: ApiJudge) -> Mapping[str, Any]:
     return {name: value for name, value in told.items() if value is not None}
 
 
+def packaged() -> dict[str, Path]:
+    """Our own prompts, by name."""
+    return {path.stem: path for path in PROMPTS.glob("*.txt")}
+
+
 def prompt_text(prompt: str, key: str) -> str:
     """The text of a named prompt or of a file."""
-    packaged = {path.stem: path for path in PROMPTS.glob("*.txt")}
-    path = packaged.get(prompt, Path(prompt).expanduser())
+    path = packaged().get(prompt, Path(prompt).expanduser())
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise PlanError(
             f"{key}={prompt}: there is no such prompt and no file that can be read "
-            f"({type(error).__name__}); known: {', '.join(sorted(packaged))}; or name a file of yours"
+            f"({type(error).__name__}); known: {', '.join(sorted(packaged()))}; or name a file of yours"
         ) from None
 
 

@@ -63,7 +63,9 @@ def _export(
     prefix = f"{role}."
     own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
     path.mkdir(parents=True, exist_ok=True)
-    if has_lora(model) and lora == "adapter":
+    # An adapter on an adapter is nothing that transformers could load.
+    on_adapter = (Path(model.config.name_or_path) / "adapter_config.json").is_file()
+    if has_lora(model) and lora == "adapter" and not on_adapter:
         _save_adapter(model, own, path)
     else:
         _save_whole(model, merged_state(model, own), path)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -169,8 +170,18 @@ def _load_adapter(auto: Any, path: Path, dtype: str, **settings: Any) -> PreTrai
         settings = FRESH_HEAD  # the adapter brings the head that its base lacks
     config.task_type = None  # a policy's adapter also fits the backbone of a classifier
     base = _load(auto, config.base_model_name_or_path, config.revision, dtype, **settings)
-    merged: PreTrainedModel = PeftModel.from_pretrained(base, str(path), config=config).merge_and_unload()
+    merged: PreTrainedModel
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Found missing adapter keys")  # it would stay the base alone
+        try:
+            merged = PeftModel.from_pretrained(base, str(path), config=config).merge_and_unload()
+        except UserWarning as error:
+            raise ArtifactError(
+                f"{path}: the adapter does not fit its base {config.base_model_name_or_path}: "
+                f"{str(error)[:200]}; give the base that it was trained on as base_model_name_or_path"
+            ) from None
     merged.config.name_or_path = str(path)
+    _fit_to_tokenizer(merged, load_tokenizer(path))  # which may end answers in its own way
     merged.eval()
     return merged
 

@@ -189,14 +189,13 @@ def check_kind(key: str, kind: Kind, folder: Path) -> None:
     With tied embeddings transformers would load the one as the other and miss no weight. A folder that does
     not say what it is passes.
     """
-    config = next(
-        (f for f in (folder / "config.json", folder / "model" / "config.json") if f.is_file()), None
-    )
-    told = json.loads(config.read_text(encoding="utf-8")) if config else {}
-    made_for = told.get("architectures") if isinstance(told, Mapping) else None
+    files = (place / name for name in CONFIGS for place in (folder, folder / "model"))
+    told = json.loads(next(f for f in files if f.is_file()).read_text(encoding="utf-8"))
+    told = told if isinstance(told, Mapping) else {}
+    made_for = told.get("architectures") or list(filter(None, [told.get("task_type")]))  # of an adapter
     if not made_for:
         return
-    scores = any(str(name).endswith("ForSequenceClassification") for name in made_for)
+    scores = any(str(name).endswith(("ForSequenceClassification", "SEQ_CLS")) for name in made_for)
     if scores != (kind is Kind.REWARD):
         wanted = "a reward model (a sequence classifier)" if kind is Kind.REWARD else "a policy"
         raise PlanError(

@@ -83,6 +83,9 @@ class ModelSpec(Strict):
                 "choose model=path and set .path, or choose model=world or model=scratch and leave .path out"
             )
             refuse(Problem("path", self.path, text))
+        if self.architecture and self.prompt == "chat":
+            text = "needs a chat template, which a tokenizer that is trained here has not; set .prompt=short"
+            refuse(Problem("prompt", self.prompt, text))
         if self.architecture and self.max_length > self.architecture.max_positions:
             text = (
                 f"must be at least .max_prompt_tokens + .max_response_tokens = {self.max_length}; "

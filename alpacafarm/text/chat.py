@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from alpacafarm.text.prompts import templated
 from alpacafarm.text.tokenise import Ids, plain_ids, start_ids, structure_ids
 
 if TYPE_CHECKING:
@@ -43,8 +44,7 @@ def encode_conversation(tokenizer: PreTrainedTokenizerBase, messages: Messages) 
 
 
 def _rendered(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> str:
-    turns = [{**message, "content": _stand_in(i)} for i, message in enumerate(messages)]
-    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+    return templated(tokenizer, [{**message, "content": _stand_in(i)} for i, message in enumerate(messages)])
 
 
 def _stand_in(place: int) -> str:

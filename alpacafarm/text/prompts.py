@@ -5,6 +5,7 @@ style.
 costs a tiny model few tokens. `chat` is one user turn in the tokenizer's own template.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,8 @@ ALPACA_WITHOUT_INPUT = (
 SHORT_WITH_INPUT = "Instruction: {instruction}\nInput: {input}\nAnswer:"
 SHORT_WITHOUT_INPUT = "Instruction: {instruction}\nAnswer:"
 STAND_IN = "THE WORDS OF THE USER"
+# Of what transformers offers to templates. The date is the one that Llama 3.2's has where there is no clock.
+TODAY = "{%- macro strftime_now(format) -%}26 Jul 2024{%- endmacro -%}"
 
 
 @dataclass(frozen=True)
@@ -79,5 +82,17 @@ def _chat(tokenizer: Any, words: str) -> Prompt:
 
 
 def _render(tokenizer: Any, words: str) -> str:
-    turn = [{"role": "user", "content": words}]
-    return str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
+    return templated(tokenizer, [{"role": "user", "content": words}])
+
+
+def templated(tokenizer: Any, turns: Sequence[Mapping[str, str]]) -> str:
+    """Turns in the tokenizer's chat template, up to where the answer begins.
+
+    A template that tells today's date is told a fixed one: a run asks the same on every day.
+    """
+    template = TODAY + tokenizer.chat_template
+    return str(
+        tokenizer.apply_chat_template(
+            list(turns), tokenize=False, add_generation_prompt=True, chat_template=template
+        )
+    )

@@ -64,8 +64,11 @@ def test_only_a_sweep_is_resumed_and_as_it_was(tmp_path):
         commandline.resumed([f"resume={tmp_path}"])
     (tmp_path / "multirun.yaml").write_text(
         "hydra: {overrides: {task: ['seed=1,2'], "
-        "hydra: ['hydra.sweep.dir=old', hydra.mode=MULTIRUN, 'hydra.job.name=a']}}"
+        "hydra: ['hydra.sweep.dir=old', hydra.mode=MULTIRUN, 'hydra.job.name=a']}, "
+        "runtime: {config_sources: [{path: hydra.conf, provider: hydra}, "
+        "{path: /my groups, provider: command-line}]}}"
     )
+    assert commandline.resumed([f"resume={tmp_path}"])[:3] == ["-m", "--config-dir=/my groups", "seed=1,2"]
     assert commandline.resumed([f"resume={tmp_path}", "-m", "--config-dir", "own"]) == [
         "-m",
         "--config-dir",
@@ -86,6 +89,7 @@ def test_only_a_sweep_is_resumed_and_as_it_was(tmp_path):
         "[1]",
         "hydra: {overrides: ",
         "hydra: {overrides: {task: [a=1]}}",
+        "hydra: {overrides: {task: [a=1], hydra: []}}",
         "hydra: {overrides: {task: 5, hydra: []}}",
         "hydra: {overrides: {task: [5], hydra: []}}",
     ],

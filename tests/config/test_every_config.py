@@ -117,6 +117,49 @@ def test_a_saved_spec_fed_back_is_the_same_run(job, tmp_path, method):
     assert [s.key for s in again.plan.stages] == [s.key for s in made.plan.stages]
 
 
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("tracking.wandb=off", "tracking.wandb", "off"),
+        ("name='it\\'s'", "name", "it's"),
+        (r"name=a\,b", "name", "a,b"),
+        ("name=12:30:45", "name", "12:30:45"),
+        ("tracking.project=yes", "tracking.project", "yes"),
+        ("model.lora={rank:4,alpha:8,dropout:0.0,targets:[q_proj],export:merged}", "model.lora.rank", 4),
+    ],
+)
+def test_overrides_of_a_saved_spec_are_read_as_all_others(job, tmp_path, override, key, value):
+    path = tmp_path / "spec.json"
+    path.write_text(json.dumps(job("method=sft").spec.canonical()))
+    assert value_at(json.loads(job(f"spec={path}", override).spec.model_dump_json()), key) == value
+
+
+def test_a_line_of_shell_in_a_saved_spec_stays_as_it_is(job, tmp_path):
+    path = tmp_path / "spec.json"
+    setup = r"cluster.slurm.setup=['export X=\${HOME}/x']"
+    made = job("method=sft", "cluster=slurm", setup).spec
+    assert made.cluster.slurm.setup == ["export X=${HOME}/x"]
+    path.write_text(json.dumps(made.canonical()))
+    assert job(f"spec={path}").spec == made
+
+
+def test_the_file_of_a_judges_prompt_is_found_from_anywhere(job, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "alpacafarm/judges/prompts/pairwise.txt").read_text()
+    for name in ("mine.txt", "pairwise"):  # a name of ours is no file
+        (tmp_path / name).write_text(text)
+    for asked, told in (("mine.txt", str(tmp_path / "mine.txt")), ("pairwise", "pairwise")):
+        spec = job("method=sft", "eval/judge=api", f"eval.judge.prompt={asked}").spec
+        assert compose.anywhere(spec)["eval"]["judge"]["prompt"] == told
+
+
+def test_the_keys_beside_a_wrong_one_are_found_below_names_with_dots():
+    raw = {"members": {"gpt-4": {"a": 1}, "gpt-4.1": {"judge": {"kind": "world", "wrong": 3}}}}
+    assert compose.siblings("members.gpt-4.1.judge", raw, []) == {"kind", "wrong"}
+    assert compose.siblings("members.gpt-4", raw, ["members.gpt-4.b"]) == {"a", "b"}
+    assert compose.siblings("members.gpt-5.judge", raw, []) == set()
+
+
 @pytest.mark.parametrize("key", ["kl_coef", "method.kl_coef"])
 def test_either_kl_coef_changes_a_saved_spec(job, tmp_path, key):
     path = tmp_path / "spec.json"

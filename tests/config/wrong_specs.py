@@ -642,6 +642,10 @@ TABLE = [
         "method=sft data=alpaca_farm model=llama-7b eval=none data.expect.disjoint=[sfd]",
         r"^data\.expect\.disjoint\.0=sfd: must be pretrain, sft, .*; set data\.expect\.disjoint\.0=sft",
     ),
+    wrong(
+        "method=sft model=world model.prompt=chat",
+        r"^model\.prompt=chat: needs a chat template, .*; set model\.prompt=short",
+    ),
     # Saved specs
     wrong(
         "spec={nothing}",

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from alpacafarm.data.files import example, located, preference, read, thumb
@@ -78,6 +79,12 @@ def test_what_cannot_be_read_is_refused_by_its_place(tmp_path, name, content, me
 
 
 LIKED = {"instruction": "Say hi.", "output": "Hi.", "desirable": True}
+
+
+def test_the_name_of_a_parquet_file_is_no_pattern(tmp_path):
+    for name, output in (("rows[12].parquet", "mine"), ("rows1.parquet", "another's")):
+        pd.DataFrame([{"instruction": "i", "input": "", "output": output}]).to_parquet(tmp_path / name)
+    assert [row.output for row in examples(tmp_path / "rows[12].parquet")] == ["mine"]
 
 
 def test_both_forms_of_thumbs_are_read(tmp_path):

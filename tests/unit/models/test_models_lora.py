@@ -4,10 +4,11 @@ import pytest
 import torch
 from peft import AutoPeftModelForCausalLM
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from alpacafarm.errors import SpecError
-from alpacafarm.models.export import export_policy, export_reward, exporter
+from alpacafarm.errors import ArtifactError, SpecError
+from alpacafarm.models.export import _save_adapter, export_policy, export_reward, exporter
 from alpacafarm.models.heads import ActorCritic, LanguageModel, RewardModel
 from alpacafarm.models.load import load_policy, load_reward, reward_from_policy
 from alpacafarm.models.lora import apply_lora, has_lora
@@ -85,17 +86,59 @@ def test_a_reward_models_head_is_trained_whole_and_travels(tmp_path, kind):
         torch.testing.assert_close(RewardModel(theirs)(BATCH), module(BATCH), rtol=1e-4, atol=1e-5)
 
 
+def adapted(path: Path, out: Path, tokenizer=None) -> LanguageModel:
+    """What was trained on the folder `path`, and left in `out` with `lora.export=adapter`."""
+    module = LanguageModel(load_policy(path))
+    apply_lora(module, lora(), seed=1)
+    disturb(module)
+    exporter(tokenizer or tiny.tokenizer(), lora="adapter")(module, state(module), out)
+    return module
+
+
 def test_an_adapter_on_an_adapter_is_followed_to_its_base(tmp_path):
     path = base(tmp_path / "base")
-    for step in ("first", "second"):
-        module = LanguageModel(load_policy(path))
-        apply_lora(module, lora(), seed=1)
-        disturb(module)
-        path = tmp_path / step
-        exporter(tiny.tokenizer(), lora="adapter")(module, state(module), path)
+    first, second = tmp_path / "first", tmp_path / "second"
+    adapted(path, first)
+    module = LanguageModel(load_policy(first))
+    apply_lora(module, lora(), seed=1)
+    disturb(module)
+    tiny.tokenizer().save_pretrained(second)
+    _save_adapter(module.policy, state(module.policy), second)
     torch.testing.assert_close(
-        LanguageModel(load_policy(path))(BATCH).logprob_BT, module(BATCH).logprob_BT, rtol=1e-4, atol=1e-5
+        LanguageModel(load_policy(second))(BATCH).logprob_BT, module(BATCH).logprob_BT, rtol=1e-4, atol=1e-5
     )
+
+
+def test_what_is_trained_on_an_adapter_is_a_model_that_transformers_can_load(tmp_path):
+    adapted(base(tmp_path / "base"), tmp_path / "first")
+    assert not (tmp_path / "first" / "config.json").exists()
+    module = adapted(tmp_path / "first", tmp_path / "second")
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "second").eval()
+    torch.testing.assert_close(
+        LanguageModel(theirs)(BATCH).logprob_BT, module(BATCH).logprob_BT, rtol=1e-4, atol=1e-5
+    )
+
+
+def test_an_adapter_whose_weights_have_other_names_is_refused(tmp_path):
+    out = tmp_path / "out"
+    adapted(base(tmp_path / "base"), out)
+    file = out / "adapter_model.safetensors"
+    renamed = {name.replace(".layers.", ".blocks."): value for name, value in load_file(file).items()}
+    save_file(renamed, file)
+    with pytest.raises(
+        ArtifactError, match=r"/out: the adapter does not fit its base .*/base: .*missing adapter"
+    ):
+        load_policy(out)
+
+
+def test_an_adapter_ends_answers_as_its_own_tokenizer_does(tmp_path):
+    tokenizer = tiny.tokenizer()
+    tokenizer.add_special_tokens({"eos_token": "<|im_end|>"})
+    adapted(base(tmp_path / "base"), tmp_path / "out", tokenizer)
+    policy = load_policy(tmp_path / "out")
+    assert tokenizer.eos_token_id != tiny.tokenizer().eos_token_id
+    assert policy.config.eos_token_id == policy.generation_config.eos_token_id == tokenizer.eos_token_id
+    assert policy.get_input_embeddings().weight.size(0) >= len(tokenizer)
 
 
 @pytest.mark.parametrize("tied", [False, True])

@@ -45,6 +45,22 @@ def test_what_fits_or_does_not_say_passes(tmp_path, kind, config):
     assert given("given.x", kind, folder(tmp_path, json.dumps(config)), None).kind is kind
 
 
+@pytest.mark.parametrize("inside", ["", "model"])
+@pytest.mark.parametrize(
+    ("task", "kinds"),
+    [("SEQ_CLS", {Kind.REWARD}), ("CAUSAL_LM", {Kind.POLICY}), (None, {Kind.REWARD, Kind.POLICY})],
+)
+def test_an_adapter_says_what_it_is_for(tmp_path, inside, task, kinds):
+    (tmp_path / inside).mkdir(exist_ok=True)
+    (tmp_path / inside / "adapter_config.json").write_text(json.dumps({"task_type": task}))
+    for kind in (Kind.REWARD, Kind.POLICY):
+        if kind in kinds:
+            assert given("given.x", kind, str(tmp_path), None).kind is kind
+        else:
+            with pytest.raises(PlanError, match=f"it holds a {task}, and a "):
+                given("given.x", kind, str(tmp_path), None)
+
+
 def test_a_config_that_is_no_json_is_refused_by_its_key(tmp_path):
     with pytest.raises(PlanError, match=r"^given\.x=/.*: cannot be read: .*; set given\.x to another folder"):
         given("given.x", Kind.POLICY, folder(tmp_path, "{"), None)

@@ -70,6 +70,11 @@ def test_chat_without_special_tokens_is_all_body(tokenizer):
     assert (found.head, found.body, found.tail) == ("", "Q: Add.\nA:", "")
 
 
+def test_chat_is_the_same_on_every_day(tokenizer):
+    tokenizer.chat_template = "Today is {{ strftime_now('%d %b %Y') }}. {{ messages[0]['content'] }}\nA:"
+    assert prompt("chat", "Add.", "", tokenizer).text == "Today is 26 Jul 2024. Add.\nA:"
+
+
 def test_chat_without_a_template_names_the_knob_and_a_way_out(tokenizer):
     with pytest.raises(ValueError, match=r"model\.prompt=chat needs .* set model\.prompt to alpaca or short"):
         prompt("chat", "Add.", "", tokenizer)
