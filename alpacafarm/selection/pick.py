@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from alpacafarm.artifacts.link import link_tree
@@ -13,7 +14,8 @@ from alpacafarm.judges.knows import check_judge, judge_inputs
 from alpacafarm.ports import Artifact, Context, Inputs, Upstream
 from alpacafarm.rollout.decode import DecodeSpec, prompt_prefix
 from alpacafarm.spec.base import Strict
-from alpacafarm.spec.method import PickJudge, PickReward, PickStep, TrainedSpec
+from alpacafarm.spec.judge import JudgeSpec
+from alpacafarm.spec.method import OnPolicySpec, PickJudge, PickReward, PickStep, TrainedSpec
 from alpacafarm.stage import NOTHING_TO_PAY, Bill, Kind, Node, Stage
 from alpacafarm.stats.winrate import win_rate
 from alpacafarm.types import Example, Output, Pair
@@ -71,10 +73,10 @@ def trained(
             inputs={"trained": training, "rows": up.rows("val"), "reward": up.reward()},
             needs="every snapshot on the val split",
         )
-    return _by_judge(spec.pick, training, up)
+    return _by_judge(spec.pick, spec, training, up)
 
 
-def _by_judge(pick: PickJudge, training: Stage, up: Upstream) -> Stage:
+def _by_judge(pick: PickJudge, spec: TrainedSpec, training: Stage, up: Upstream) -> Stage:
     check_judge(pick.judge, "method.pick", up)
     rows = up.rows("val")
     opponents = up.stage(
@@ -84,7 +86,6 @@ def _by_judge(pick: PickJudge, training: Stage, up: Upstream) -> Stage:
         makes=Kind.OUTPUTS,
         inputs={"policy": up.sft(), "rows": rows},
     )
-    each = knows.bill(pick.judge, up, rows=up.row_count("val"), share=1, split="val")
     asked = judge_inputs(pick.judge, "method.pick", up)
     return up.stage(
         "pick by judge",
@@ -92,13 +93,25 @@ def _by_judge(pick: PickJudge, training: Stage, up: Upstream) -> Stage:
         ByJudge(pick=pick),
         makes=Kind.POLICY,
         inputs={"trained": training, "rows": rows, "opponents": opponents, **asked},
-        bill=Bill(
-            f"for every snapshot {each.text}",
-            0 if each.judge_calls == 0 else None,
-            models=each.models,
-            unlimited=each.unlimited,
-        ),
+        bill=_bill(pick.judge, spec, up),
     )
+
+
+def _bill(judge: JudgeSpec, spec: TrainedSpec, up: Upstream) -> Bill:
+    """Of the val split for each snapshot. How many there are is known of steps, and not of epochs over pairs
+    that are not there yet; a KL budget may leave some unmade."""
+    rows = up.row_count("val")
+    if not isinstance(spec, OnPolicySpec):
+        each = knows.bill(judge, up, rows=rows, share=1, split="val")
+        calls = 0 if each.judge_calls == 0 else None
+        text = f"for every snapshot {each.text}"
+        return Bill(text, calls, models=each.models, unlimited=each.unlimited)
+    count = None if rows is None else rows * spec.snapshots
+    told = knows.bill(judge, up, rows=count, share=1, split="val")
+    each_of = "each of " if rows is None else ""
+    at_most = "at most " if spec.kl_budget is not None else ""
+    many = f"{spec.snapshots} snapshot{'s' * (spec.snapshots > 1)}"
+    return replace(told, text=f"for {each_of}{at_most}{many} {told.text}")
 
 
 def by_step(spec: PickStep, inputs: Inputs, ctx: Context) -> None:

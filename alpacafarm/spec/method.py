@@ -100,6 +100,11 @@ class OnPolicySpec(TrainedSpec):
         return self.steps * self.epochs_per_rollout * (self.rollouts_per_step // self.optim.batch_size)
 
     @property
+    def snapshots(self) -> int:
+        """Policies that are published, the last one included; fewer where training ends early."""
+        return -(-self.steps // (self.snapshot_every or self.steps))
+
+    @property
     def work(self) -> str:
         """What the run takes, for the plan."""
         rollouts = self.steps * self.rollouts_per_step

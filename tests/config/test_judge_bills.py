@@ -1,6 +1,11 @@
 """What plans say that judges behind an API will cost, wherever a run asks one."""
 
+import shutil
+
 import pytest
+
+from alpacafarm.errors import SpecError
+from alpacafarm.pipeline.budget import check_budget
 
 API = "{kind: api, model: gpt-4o-mini, prompt: pairwise, answer: label, temperature: 0, max_tokens: 9}"
 FRESH = ["method.reward=judge", "method/judge=api", "method.reward_std=null"]
@@ -27,11 +32,52 @@ def test_fresh_responses(job):
     assert told.models == ("gpt-4o-mini-2024-07-18",)
 
 
+@pytest.mark.parametrize(
+    ("steps", "budget", "text"),
+    [
+        (5, "null", "for 1 snapshot about 200 judge calls of gpt-4o-mini, "),
+        (40, "null", "for 8 snapshots about 1,600 judge calls of gpt-4o-mini, "),
+        (41, "null", "for 9 snapshots about 1,800 judge calls of gpt-4o-mini, "),  # the last is no fifth step
+        (41, "10", "for at most 9 snapshots about 1,800 judge calls of gpt-4o-mini, "),
+    ],
+)
+def test_snapshots_are_counted_by_steps(job, steps, budget, text):
+    asked = ["data.val=100", f"method.steps={steps}", f"method.kl_budget={budget}"]
+    told = bill(job("method=ppo", "method/pick=judge", *PICKED, *asked), "pick by judge")
+    assert told.judge_calls == -(-steps // 5) * 100 * 2  # in both orders
+    assert told.price_usd > 0
+    assert told.tokens_out == told.judge_calls * 9
+    assert told.text.startswith(text)
+
+
+def test_the_budget_knows_of_snapshots_before_they_are_trained(job):
+    asked = ["data.val=100", "method.steps=40", "budget.max_calls=1599"]
+    made = job("method=ppo", "method/pick=judge", *PICKED, *asked)
+    with pytest.raises(SpecError, match=r"budget\.max_calls=1599: the plan is estimated at 1,600 calls"):
+        check_budget(made.spec.budget, made.plan.stages)
+
+
 def test_snapshots_whose_number_is_not_known(job):
-    told = bill(job("method=ppo", "method/pick=judge", *PICKED), "pick by judge")
+    told = bill(job("method=dpo", "method/pick=judge", *PICKED), "pick by judge")
     assert told.judge_calls is None
     assert told.models == ("gpt-4o-mini",)
     assert told.text.startswith("for every snapshot about ")
+
+
+def test_snapshots_on_rows_that_are_not_counted_yet(job, things, tmp_path):
+    val = shutil.copy(things["rows"], tmp_path / "val.json")
+    files = [f"data.{split}={things['rows']}" for split in ("sft", "unlabeled", "eval", "preference")]
+    asked = [
+        "data=files",
+        "model=scratch",
+        *files,
+        f"data.val={val}",
+        "eval/judge=reward",
+        "feedback/judge=api",
+    ]
+    told = bill(job("method=ppo", "method/pick=judge", *PICKED, *asked, "method.steps=40"), "pick by judge")
+    assert told.judge_calls is None
+    assert told.text.startswith("for each of 8 snapshots 200% of the rows judge calls ")
 
 
 @pytest.mark.parametrize("kind", ["world", "reward"])
