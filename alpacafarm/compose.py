@@ -18,19 +18,44 @@ from alpacafarm.judges.api import packaged
 from alpacafarm.spec.run import RunSpec
 
 
-def parse(raw: Mapping[str, Any]) -> RunSpec:
-    """Validates a composed config. SpecError lists all problems, one line each."""
-    raw, problems = with_kl_coef(raw)
+def parse(raw: Mapping[str, Any], folders: Sequence[Path] = ()) -> RunSpec:
+    """Validates a composed config. SpecError lists all problems, one line each.
+
+    `folders` hold the user's own groups, see `own_folders`.
+    """
+    raw, problems = with_kl_coef(raw, folders)
     try:
         spec = RunSpec.model_validate(raw, context={"lookup": lookup.module})
     except ValidationError as error:
-        problems += described(error.errors(), raw)
+        problems += described(error.errors(), raw, folders)
     if problems:
         raise SpecError("\n".join(problems))
     return spec
 
 
-def with_kl_coef(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def own_folders(overrides: Sequence[str]) -> list[Path]:
+    """The folders of `hydra.searchpath`, as which `--config-dir` arrives; not those inside of packages."""
+    told = [o.partition("=")[2] for o in overrides if o.lstrip("+").startswith("hydra.searchpath=")]
+    return [Path(place) for text in told for place in re.findall(r"file://([^',\"\]]+)", text)]
+
+
+def methods(folders: Sequence[Path]) -> dict[str, tuple[Any, Any]]:
+    """What `method=NAME` may be, with the `name` and the `_module` of each.
+
+    These are the YAML files of conf/method and of the same in `folders`, and what packages announce.
+    """
+    found: dict[str, tuple[Any, Any]] = {name: (name, None) for name in lookup.entry_points("methods")}
+    for path in (path for place in (conf_dir(), *folders) for path in (place / "method").glob("*.yaml")):
+        try:
+            file = OmegaConf.load(path)
+        except Exception:  # whatever the parser of YAML raises; a file that is chosen is refused elsewhere
+            continue
+        if isinstance(file, DictConfig):
+            found[path.stem] = file.get("name", path.stem), file.get("_module")
+    return found
+
+
+def with_kl_coef(raw: Mapping[str, Any], folders: Sequence[Path] = ()) -> tuple[dict[str, Any], list[str]]:
     """The config with the root key `kl_coef` and the method's own one equal, and what speaks against it."""
     method, asked = raw.get("method"), raw.get("kl_coef")
     if not isinstance(method, Mapping) or not isinstance(method.get("_module"), str | None):
@@ -44,7 +69,7 @@ def with_kl_coef(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         return {**raw, "kl_coef": value, "method": {**method, "kl_coef": value}}, []
     if asked is None:
         return dict(raw), []
-    others = ", ".join(name for name in lookup.names("methods") if has_kl_coef(name))
+    others = ", ".join(sorted(name for name, told in methods(folders).items() if may_have_kl_coef(*told)))
     problem = (
         f"kl_coef={shown(asked)}: method={method['name']} has no KL penalty; "
         f"leave kl_coef out or choose a method that has one: {others}"
@@ -57,7 +82,17 @@ def has_kl_coef(method: object, dotted: str | None = None) -> bool:
     return "kl_coef" in lookup.module("methods", method, dotted).Spec.model_fields
 
 
-def described(errors: Sequence[ErrorDetails], raw: Mapping[str, Any]) -> list[str]:
+def may_have_kl_coef(method: object, dotted: str | None) -> bool:
+    """`has_kl_coef`, false where the module cannot be imported."""
+    try:
+        return has_kl_coef(method, dotted)
+    except (ValueError, ImportError):
+        return False
+
+
+def described(
+    errors: Sequence[ErrorDetails], raw: Mapping[str, Any], folders: Sequence[Path] = ()
+) -> list[str]:
     """`path=value: what is required; a way out` for every key that is wrong, once each."""
     by_path: dict[str, list[ErrorDetails]] = {}
     for details in errors:
@@ -72,6 +107,10 @@ def described(errors: Sequence[ErrorDetails], raw: Mapping[str, Any]) -> list[st
     if "kl_coef" in by_path:
         by_path.pop("method.kl_coef", None)  # the same value, see `with_kl_coef`
     missing = [path for path, found in by_path.items() if found[0]["type"] == "missing"]
+    if "method" in missing:
+        known = lookup.choices("", methods(folders))
+        told = f"method is missing: every run has one; set method=NAME, {known}"
+        return [told, *(describe(path, by_path[path], raw, missing) for path in by_path if path != "method")]
     return [describe(path, found, raw, missing) for path, found in by_path.items()]
 
 
@@ -79,9 +118,6 @@ def describe(path: str, found: Sequence[ErrorDetails], raw: Mapping[str, Any], m
     """One line about one key. `found` has several entries where the key may be of several types."""
     details = found[0]
     shown_key = f"{path}={shown(details['input'])}"
-    if path == "method" and details["type"] == "missing":
-        known = lookup.choices("", lookup.names("methods"))
-        return f"method is missing: every run has one; set method=NAME, {known}"
     if details["type"] == "missing":
         return f"{path} is missing: a value is required; set {path}=VALUE"
     if details["type"] == "extra_forbidden":

@@ -171,7 +171,8 @@ def told(store: str, folder: Path) -> Iterator[None]:
 def prepared(cfg: DictConfig, overrides: Sequence[str], choices: Sequence[str]) -> Job:
     """The spec and its plan. `choices` are the config's groups. SpecError lists all that is wrong."""
     asked = commandline.over_saved(overrides) if cfg.get("spec") is not None else {}
-    return checked(compose.parse(compose.raw_config(cfg, asked, choices)), overrides)
+    raw = compose.raw_config(cfg, asked, choices)
+    return checked(compose.parse(raw, compose.own_folders(overrides)), overrides)
 
 
 if __name__ == "__main__":

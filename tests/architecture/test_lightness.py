@@ -58,6 +58,8 @@ def after(tmp_path: Path, *command: str) -> tuple[int, set[str], str]:
         (["method=rm", "action=plan", "feedback/judge=p_sim_ann"], 0),
         (["method=ppo", "action=plan", "feedback=human", "feedback/judge=people"], 0),
         (["action=status"], 0),
+        ([], 2),
+        (["method=dpo", "kl_coef=0.1"], 2),
         (["method=ppo", "sead=1"], 2),
         (["method=ppo", "method.clip=7"], 2),
         (["method=ppo", "given.sft=/nowhere"], 2),

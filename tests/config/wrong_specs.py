@@ -139,7 +139,8 @@ TABLE = [
         "--config-dir nowhere method=sft", r"^--config-dir=nowhere: there is no such folder; name one that"
     ),
     # Names
-    wrong("", rf"^method is missing: every run has one; set method=NAME, {METHODS}"),
+    wrong("", r"^method is missing: every run has one; set method=NAME, known: .*grpo, .*ppo, .*simpo$"),
+    wrong("seed=-1", r"^method is missing: ", r"^seed=-1: must be at least 0"),
     wrong(
         "method=api_baseline method.sampling.top_k=5",
         r"^method\.sampling\.top_k=5: the API has no such parameter; set method\.sampling\.top_k=0$",
@@ -235,7 +236,8 @@ TABLE = [
     # kl_coef
     wrong(
         "method=sft kl_coef=0.1",
-        r"^kl_coef=0\.1: method=sft has no KL penalty; leave kl_coef out or choose .*: .*ppo",
+        r"^kl_coef=0\.1: method=sft has no KL penalty; leave kl_coef out or choose a method that has one: "
+        r"dr_grpo, grpo, ppo, quark, reinforce, reinforce_pp, rloo$",
     ),
     wrong(
         "method=best_of_n kl_coef=0.1",
