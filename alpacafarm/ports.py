@@ -327,6 +327,11 @@ class Upstream(Protocol):
         """Rows of a split where they are known before they are made or read."""
         ...
 
+    @property
+    def released(self) -> Mapping[str, str]:
+        """Judged pairs that the data set has: by name, the file."""
+        ...
+
     def expected_rows(self, split: str) -> tuple[int, int] | None:
         """The least and the most rows that the user's file of a split or of judged pairs may have."""
         ...

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from alpacafarm import lookup
 from alpacafarm.artifacts.fingerprint import fingerprint, is_hub_id
 from alpacafarm.errors import ArtifactError, PlanError
 from alpacafarm.ports import Upstream
@@ -86,8 +87,8 @@ def _checked(rows: FileRows, data: FilesData, expect: Expect) -> tuple[str, Chec
 
 def pairs_from_file(up: Upstream, key: str, location: str) -> Node:
     """The user's own preferences as a PAIRS artifact."""
-    path = Path(location).expanduser()
-    if (path / "pairs.jsonl").is_file():
+    location = place_of(up, key, location)
+    if (Path(location).expanduser() / "pairs.jsonl").is_file():
         return source_node(key, location, Kind.PAIRS)
     run, rows = "alpacafarm.data.files:read", FileRows(split="preferences", shape="preferences")
     bounds = up.expected_rows(key.removeprefix("data."))
@@ -106,6 +107,24 @@ def pairs_from_file(up: Upstream, key: str, location: str) -> Node:
     )
 
 
+def place_of(up: Upstream, key: str, location: str) -> str:
+    """Where pairs lie that are named by their place, or as the data set calls them."""
+    if is_place(location) or not up.released:
+        return location
+    if location not in up.released:
+        raise PlanError(
+            f"{key}={location}: there is no such file, and the data set has no judged pairs of that name; "
+            f"{lookup.choices(location, up.released)}; or set {key} to a file of them"
+        )
+    return up.released[location]
+
+
+def is_place(location: str) -> bool:
+    """Something on this machine, or a name that only the hub can know."""
+    path = Path(location).expanduser()
+    return path.exists() or is_hub_file(location) or (not path.suffix and is_hub_id(location))
+
+
 def thumbs(up: Upstream, location: str) -> Stage:
     """The user's own answers with thumbs, as rows."""
     source = {"file": source_node("data.thumbs", location)}
@@ -121,9 +140,7 @@ def source_node(key: str, location: str, kind: Kind = Kind.ROWS) -> Given:
             return Given(kind, str(path.resolve()), fingerprint(path.resolve()))
         except (ArtifactError, OSError) as error:
             raise PlanError(f"{key}={location}: cannot be read: {error}; set {key} to another") from None
-    if is_hub_file(location):
-        return Given(kind, location, f"hub:{location}")
-    if path.suffix or not is_hub_id(location):
+    if not is_place(location):
         raise PlanError(
             f"{key}={location}: there is no such file; "
             f"set {key} to a JSON, JSON lines, Parquet or CSV file, to a hub dataset (owner/name) or to "

@@ -39,6 +39,10 @@ class SpecUpstream:
         least, most = self.expected_rows(split) or (None, None)
         return least if least == most else None
 
+    @property
+    def released(self) -> Mapping[str, str]:
+        return {} if self.spec.data.kind == "world" else self.spec.data.released
+
     def expected_rows(self, split: str) -> tuple[int, int] | None:
         expect = None if self.spec.data.kind == "world" else self.spec.data.expect
         return expect.bounds(split) if expect else None

@@ -60,9 +60,10 @@ class FilesData(Strict):
     unlabeled: str | None
     val: str | None
     eval: str | None
-    preferences: str | None  # judged pairs: what people said,
+    preferences: str | None  # judged pairs, also by a name in `released`: what people said,
     simulated_preferences: str | None  # and what simulated annotators said
     thumbs: str | None  # single answers, each with a thumb up or down
+    released: dict[str, str] = Field(default_factory=dict)  # judged pairs of the data set: by name, where
     expect: Expect | None
 
 

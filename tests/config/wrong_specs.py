@@ -648,6 +648,17 @@ TABLE = [
         "method=sft model=world model.prompt=chat",
         r"^model\.prompt=chat: needs a chat template, .*; set model\.prompt=short",
     ),
+    wrong(
+        "method=rm data=alpaca_farm model=llama-7b eval=none "
+        "data.simulated_preferences=alpaca_gpt_preference",
+        r"^data\.simulated_preferences=alpaca_gpt_preference: there is no such file, and the data set has no "
+        r".*; did you mean alpaca_gpt4_preference\?; known: alpaca_gpt4_preference, alpaca_human_preference, "
+        r"alpaca_noisy_multi_preference; or set data\.simulated_preferences to a file of them$",
+    ),
+    wrong(
+        "method=rm data=alpaca_farm model=llama-7b eval=none feedback=human data.preferences=human.json",
+        r"^data\.preferences=human\.json: there is no such file, and .*known: alpaca_gpt4_preference, ",
+    ),
     # Saved specs
     wrong(
         "spec={nothing}",

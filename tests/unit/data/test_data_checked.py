@@ -121,6 +121,27 @@ def test_every_split_is_checked_against_the_others(hub):
     assert plan["pairs"].params["rows"] == [9000, 20_500]
 
 
+NAMED = ("alpaca_human_preference", "alpaca_noisy_multi_preference", "alpaca_gpt4_preference")
+
+
+@pytest.mark.parametrize(("feedback", "key"), [("human", "preferences"), ("sim", "simulated_preferences")])
+def test_released_pairs_go_by_their_names_and_by_their_files(hub, feedback, key):
+    from alpacafarm import commandline, run
+
+    def pairs(folder: str, value: str):
+        overrides = asked(folder, f"feedback={feedback}", f"data.{key}='{value}'")
+        with commandline.configs():
+            cfg, choices = commandline.composed(overrides, [])
+            return stages(run.prepared(cfg, overrides, choices))["pairs"]
+
+    for name in NAMED:
+        named = pairs(str(hub), name)
+        assert named.inputs["file"].location == str((hub / f"{name}.json").resolve())
+        assert named.key == pairs(str(hub), f"{hub}/{name}.json").key
+        of_the_hub = pairs("hf://datasets/tatsu-lab/alpaca_farm", name)
+        assert of_the_hub.inputs["file"].location == f"hf://datasets/tatsu-lab/alpaca_farm/{name}.json"
+
+
 def command(home: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     """In a process that may not ask the hub."""
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(home / "hf")}
