@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from alpacafarm.pipeline.plan import Plan, make_plan
 from alpacafarm.ports import Launcher
 from alpacafarm.report import folder as run_folder
 from alpacafarm.report.result import Result
+from alpacafarm.spec.api import BudgetSpec
 from alpacafarm.spec.run import RunSpec
 from alpacafarm.stage import Stage
 from launchers import LauncherClass, load
@@ -35,13 +36,19 @@ Stages = Callable[["Job", Path], Sequence["Done"]]  # makes those of a job, whos
 
 @dataclass(frozen=True)
 class Job:
-    """A run whose spec is valid and whose stages are known. `overrides` are what the command line said."""
+    """A run whose spec is valid and whose stages are known. `overrides` are what the command line said.
+
+    In a sweep, `group` gathers it in Weights & Biases, and `sharing` are the keys of all stages that its
+    budget is for.
+    """
 
     spec: RunSpec
     plan: Plan
     world: int
     launcher: LauncherClass
     overrides: tuple[str, ...]
+    group: str | None = None
+    sharing: tuple[str, ...] = ()
 
 
 def checked(spec: RunSpec, overrides: Sequence[str]) -> Job:
@@ -63,6 +70,34 @@ def checked(spec: RunSpec, overrides: Sequence[str]) -> Job:
             check_memory(spec, to_do, world)
     refuse(problems)
     return Job(spec, plan, world, launcher, tuple(overrides))
+
+
+def in_common(jobs: Sequence[Job], *, group: str | None = None) -> list[Job]:
+    """The runs of a sweep or a table, of which those with the same budget and store spend from one.
+
+    SpecError where that does not suffice for all of their missing stages.
+    """
+    from alpacafarm.pipeline.budget import check_budget
+
+    purses: dict[str, list[Job]] = {}
+    for job in jobs:
+        purses.setdefault(f"{job.spec.budget.model_dump_json()} {job.spec.store}", []).append(job)
+    found: dict[int, Job] = {}
+    for sharers in purses.values():
+        spec, keys = sharers[0].spec, dict.fromkeys(s.key for job in sharers for s in job.plan.stages)
+        has_cap = spec.budget != BudgetSpec(max_usd=None, max_calls=None) and len(sharers) > 1
+        if has_cap and spec.action == "run":
+            check_budget(spec.budget, missing_of_all(sharers), what=f"the plan of {len(sharers)} runs")
+        for job in sharers:
+            found[id(job)] = replace(job, group=group, sharing=tuple(keys) if has_cap else ())
+    return [found[id(job)] for job in jobs]
+
+
+def missing_of_all(jobs: Sequence[Job]) -> list[Stage]:
+    """Those of several runs on one store, each once."""
+    store = Store(Path(jobs[0].spec.store).expanduser())
+    made = {s.key: store.is_done(s) for s in {s.key: s for job in jobs for s in job.plan.stages}.values()}
+    return [*{s.key: s for job in jobs for s in missing(job.plan, lambda s: made[s.key])}.values()]
 
 
 def check_store(store: str) -> None:
@@ -89,14 +124,12 @@ def begun(
     job: Job,
     folder: Path,
     *,
-    group: str | None = None,
     store: Store | None = None,
     launcher: Launcher | None = None,
 ) -> Begun:
     """SpecError or BudgetError where the budget or the keys of the run's endpoints do not suffice.
 
-    `folder` takes what workers write about the run, `group` gathers it in Weights & Biases. Runs may share
-    `store` and `launcher`.
+    `folder` takes what workers write about the run. Runs may share `store` and `launcher`.
     """
     from alpacafarm.pipeline.budget import check_budget, check_keys
     from alpacafarm.worker import Settings
@@ -104,13 +137,13 @@ def begun(
     spec, told = job.spec, compose.anywhere(job.spec)
     settings = Settings(
         cluster=spec.cluster,
-        tracking=spec.tracking.model_copy(update={"group": spec.tracking.group or group}),
+        tracking=spec.tracking.model_copy(update={"group": spec.tracking.group or job.group}),
         run_name=spec.name,
         run_folder=str(folder.resolve()),
         store=told["store"],
         api=spec.api.model_copy(update={"prices": told["api"]["prices"]}),
         budget=spec.budget,
-        stages=[stage.key for stage in job.plan.stages],
+        stages=[*(job.sharing or (stage.key for stage in job.plan.stages))],
     )
     launcher = launcher or job.launcher(spec.cluster, job.world)
     store = store or Store(Path(spec.store).expanduser())

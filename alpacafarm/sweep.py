@@ -28,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from alpacafarm.commandline import Composed, Composer, apart, parsed
 from alpacafarm.cost.fit import side_by_side
 from alpacafarm.errors import AlpacaFarmError, SpecError
-from alpacafarm.job import Begun, Job, Stages, begun, finished
+from alpacafarm.job import Begun, Job, Stages, begun, finished, in_common
 
 if TYPE_CHECKING:
     from alpacafarm.artifacts.store import Store
@@ -75,7 +75,9 @@ class Launcher(launcher.Launcher):
         folder = Launcher.folder = Path(str(self.config.hydra.sweep.dir))
         folder.mkdir(parents=True, exist_ok=True)
         numbers = range(initial_job_idx, initial_job_idx + len(job_overrides))
-        jobs = [self._known(number) for number in numbers]
+        known = [job for number in numbers if (job := self._known(number))]
+        jobs: Sequence[Job | None] = in_common(known, group=str(folder)[-GROUP_CHARACTERS:])
+        jobs = jobs if len(jobs) == len(numbers) else [None] * len(numbers)
         self.composed = Composer(job_overrides, self._compose)
         self._check_folders(job_overrides, numbers)
         ended = []
@@ -210,7 +212,7 @@ def together(jobs: Sequence[Job], folder: Path) -> Iterator[Stages | None]:
 
 def attempted(job: Job, folder: Path, store: Store, site: Site) -> Begun | AlpacaFarmError:
     try:
-        return begun(job, folder, group=str(folder)[-GROUP_CHARACTERS:], store=store, launcher=site)
+        return begun(job, folder, store=store, launcher=site)
     except AlpacaFarmError as error:
         return error
 

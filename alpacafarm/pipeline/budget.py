@@ -36,19 +36,19 @@ def total(stages: Sequence[Stage]) -> Total:
     )
 
 
-def check_budget(budget: BudgetSpec, stages: Sequence[Stage]) -> None:
+def check_budget(budget: BudgetSpec, stages: Sequence[Stage], *, what: str = "the plan") -> None:
     """SpecError where `stages`, which are to be made, are expected to cost more than is allowed, or nobody
     knows how much."""
     bill = total(stages)
     problems = []
     if budget.max_usd is not None and bill.price_usd > budget.max_usd:
         problems.append(
-            f"budget.max_usd={budget.max_usd:g}: the plan is estimated at {bill.price_usd:.2f} USD; raise "
+            f"budget.max_usd={budget.max_usd:g}: {what} is estimated at {bill.price_usd:.2f} USD; raise "
             "it, judge fewer rows or choose a cheaper model; action=plan shows each stage's bill"
         )
     if budget.max_calls is not None and bill.calls > budget.max_calls:
         problems.append(
-            f"budget.max_calls={budget.max_calls}: the plan is estimated at {bill.calls:,} calls; raise it "
+            f"budget.max_calls={budget.max_calls}: {what} is estimated at {bill.calls:,} calls; raise it "
             "or judge fewer rows; action=plan shows each stage's bill"
         )
     unlimited = sorted({model for stage in stages for model in stage.bill.unlimited})

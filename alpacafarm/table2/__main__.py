@@ -84,6 +84,8 @@ def perform(asked: Asked, dry: bool) -> int:
         plan.show(items, notes)
         return 0
 
+    items = runs.with_one_budget(items)
+
     def update(outcomes: Sequence[Outcome]) -> None:
         shown = table.table(asked.scale, asked.seeds, outcomes, notes)
         write_text(asked.out / "table2.json", to_json(table.as_json(shown)))

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from alpacafarm import commandline, lookup, run
 from alpacafarm.errors import AlpacaFarmError, NeedsLabels, StageError
-from alpacafarm.job import Job, finished, not_written, noted, perform, refuse
+from alpacafarm.job import Job, finished, in_common, not_written, noted, perform, refuse
 from alpacafarm.report import folder as run_folder
 from alpacafarm.report.result import Result
 from alpacafarm.table2 import workers
@@ -144,6 +144,12 @@ def _in_column(override: str) -> tuple[str | None, str]:
     """The only column that an override holds for, None for all, and the override."""
     column, colon, rest = override.partition(":")
     return (column, rest) if colon and column in COLUMNS else (None, override)
+
+
+def with_one_budget(items: Sequence[Planned]) -> list[Planned]:
+    """SpecError where the budget does not suffice for the whole table."""
+    jobs = in_common([item.job for item in items], group="table2")
+    return [replace(item, job=job) for item, job in zip(items, jobs, strict=True)]
 
 
 def suitable_jobs(asked: Asked, items: Sequence[Planned]) -> int:

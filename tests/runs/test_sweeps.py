@@ -11,7 +11,9 @@ from itertools import pairwise
 import pytest
 
 from alpacafarm import run as run_module
-from alpacafarm.job import begun
+from alpacafarm.errors import SpecError
+from alpacafarm.job import begun, in_common
+from alpacafarm.pipeline.budget import total
 from tests.runs import farm
 
 ROW = {"instruction": "Say hi.", "input": "", "output": "Hi."}
@@ -124,15 +126,37 @@ def test_a_sweep_with_a_failing_job_has_a_table_of_all(tmp_path):
     assert "bad.jsonl:1" in (tmp_path / "sweep" / "sweep.html").read_text()
 
 
-def test_weights_and_biases_gathers_the_runs_of_a_sweep(tmp_path, monkeypatch):
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_weights_and_biases_gathers_the_runs_of_a_sweep(tmp_path, monkeypatch, at_once):
     monkeypatch.chdir(tmp_path)
-    (job,) = run_module.check([*farm.tiny("sft"), "store=store"])
+    told = [f"cluster.at_once={at_once}", "store=store", "seed=1,2"]
+    jobs = run_module.check(["-m", *farm.tiny("sft"), *told])
     (named,) = run_module.check([*farm.tiny("sft"), "store=store", "tracking.group=mine"])
     groups = [
-        json.loads(begun(asked, tmp_path, group="multirun/sft/today").settings)["tracking"]["group"]
-        for asked in (job, named)
+        json.loads(begun(job, tmp_path).settings)["tracking"]["group"]
+        for job in in_common([*jobs, named], group="multirun/sft/today")
     ]
-    assert groups == ["multirun/sft/today", "mine"]
+    assert groups == ["multirun/sft/today"] * 2 + ["mine"]
+
+
+def test_a_sweep_spends_from_one_budget(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    place = ("api.endpoints.openai.base_url=http://localhost:9", "api.endpoints.openai.api_key_env=null")
+    asked = ["-m", *farm.tiny("sft"), "eval/judge=api", *place, "store=store", "method.optim.lr=1e-3,1e-4"]
+    jobs = run_module.check([*asked, "budget.max_calls=1000"])
+    shared = in_common(jobs)
+    keys = {stage.key for job in jobs for stage in job.plan.stages}
+    assert [set(json.loads(begun(job, tmp_path).settings)["stages"]) for job in shared] == [keys, keys]
+    each = [total(job.plan.stages).calls for job in jobs]
+    assert min(each) > 0
+    short = run_module.check([*asked, f"budget.max_calls={sum(each) - 1}"])
+    said = (
+        rf"^budget\.max_calls={sum(each) - 1}: the plan of 2 runs is estimated at {sum(each)} calls; raise it"
+    )
+    with pytest.raises(SpecError, match=said):
+        in_common(short)
+    apart = in_common(run_module.check([*asked, f"budget.max_calls={each[0]},{each[0] + 1}"])[::3])
+    assert [job.sharing for job in apart] == [(), ()]
 
 
 def test_an_interrupted_sweep_goes_on_by_resume(tmp_path):
