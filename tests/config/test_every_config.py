@@ -35,6 +35,7 @@ NEEDS = {  # what a file leaves to the user, or only goes with
     "method/judge/api": JUDGED,
     "method/judge/alpaca_eval": JUDGED,
     "recipe/own_data": FILES,
+    "recipe/davinci001": ["api.endpoints.openai.free=true"],
     "method/pick/reward": ["method.snapshot_every=5"],
     "method/pick/judge": ["method.snapshot_every=5"],
 }

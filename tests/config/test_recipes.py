@@ -5,13 +5,16 @@ from pathlib import Path
 import pytest
 
 from alpacafarm.table2 import runs
-from alpacafarm.table2.rows import ROWS, TRAINED
+from alpacafarm.table2.rows import COLUMNS, ROWS, TRAINED
 from alpacafarm.table2.runs import Asked
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 OF_A_ROW = {f"{name}_{column}": (name, column) for name in TRAINED for column in ("sim", "human")}
 OF_A_ROW |= {f"best_of_16_{column}": ("best_of_n", column) for column in ("sim", "human")}
-OF_A_ROW |= {name: (name, "sim") for name in ("sft10k", "sft52k")}
+ASKED = {"gpt4": 500, "chatgpt": 1000, "davinci001": None}  # through an API, and the most characters
+IN_BOTH = ("sft10k", "sft52k", "base", *ASKED)  # one model has both numbers
+OF_A_ROW |= {name: (name, "sim") for name in IN_BOTH}
+OF_ROWS = {row.name: row for row in ROWS}
 FOUND = {path.stem for path in RECIPES.glob("*.yaml")}
 PAPER = sorted(FOUND & set(OF_A_ROW))
 SCALES = {"world": (), "7b": ("model=llama-7b", "data=alpaca_farm")}
@@ -20,14 +23,14 @@ SCALES = {"world": (), "7b": ("model=llama-7b", "data=alpaca_farm")}
 def test_every_published_number_has_its_recipe():
     """Of rows whose model was trained on human feedback only where the paper has a human number."""
     by_row = {place: recipe for recipe, place in OF_A_ROW.items() if recipe in FOUND}
-    for row in (row for row in ROWS if row.overrides and row.name != "base"):
+    for row in ROWS:
         assert (row.name, "sim") in by_row
-        if row.human and not row.name.startswith("sft"):
+        if row.human and row.name not in IN_BOTH:
             assert (row.name, "human") in by_row
 
 
 @pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("recipe", PAPER)
+@pytest.mark.parametrize("recipe", [recipe for recipe in PAPER if recipe not in ASKED])
 def test_a_recipe_is_the_run_of_its_row(job, recipe, scale):
     row, column = OF_A_ROW[recipe]
     made = job(f"recipe={recipe}", *SCALES[scale], "seed=3", "store=store")
@@ -47,12 +50,34 @@ def test_reward_models_are_planned_at_the_papers_scale(job, recipe):
 
 @pytest.mark.parametrize("recipe", PAPER)
 def test_the_published_number_stands_in_recipe_and_readme(recipe):
-    row, column = OF_A_ROW[recipe]
-    paper = TRAINED[row].paper(column)
-    told = f"{paper.win_rate} ± {paper.standard_error}"
-    assert told in (RECIPES / f"{recipe}.yaml").read_text()
+    row, its_column = OF_A_ROW[recipe]
     (line,) = (text for text in (RECIPES / "README.md").read_text().splitlines() if f"`{recipe}`" in text)
-    assert f"{column} {told}" in line
+    for column in COLUMNS if recipe in IN_BOTH else (its_column,):
+        paper = OF_ROWS[row].paper(column)
+        told = f"{paper.win_rate} ± {paper.standard_error}"
+        assert told in (RECIPES / f"{recipe}.yaml").read_text()
+        assert f"{column} {told}" in line
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("recipe", ASKED)
+def test_models_behind_an_api_are_asked_as_the_paper_did(job, recipe, scale):
+    priced = ("api.endpoints.openai.free=true",) if recipe == "davinci001" else ()
+    made = job(f"recipe={recipe}", *SCALES[scale], *priced)
+    asked, most = made.spec.method, ASKED[recipe]
+    assert made.plan.candidate.name == "ask"
+    assert asked.system == (None if most is None else f"Answer in less than {most} characters.")
+    assert (asked.interface == "completion") == (most is None)
+    assert (asked.template, asked.sampling.temperature, asked.sampling.top_p) == ("alpaca", 0.7, 1.0)
+
+
+def test_ppo_on_gpt_4s_labels_reads_the_released_ones_as_they_are(job):
+    made, of_the_pool = (job(f"recipe={name}", *SCALES["7b"]) for name in ("ppo_sim_gpt4_20k", "ppo_sim"))
+    pairs = next(stage for stage in made.plan.stages if stage.name == "pairs")
+    assert pairs.inputs["file"].location.endswith("/alpaca_gpt4_preference.json")
+    assert made.spec.feedback.flip_probability == 0
+    assert made.spec.method == of_the_pool.spec.method
+    assert made.spec.model == job("recipe=ppo_sim_gpt4_20k").spec.model
 
 
 def test_readme_lists_every_recipe():

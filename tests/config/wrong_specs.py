@@ -154,6 +154,9 @@ TABLE = [
         "method=api_baseline method.api_model=mine",
         r"^model mine: its price is unknown, and none is guessed; set api\.prices=FILE",
     ),
+    wrong(
+        "recipe=davinci001", r"^model text-davinci-001: its price is unknown, and none is guessed; set api"
+    ),
     wrong("method=ppu", rf"^method=ppu: there is no such method; did you mean ppo\?; {METHODS}"),
     wrong(
         "method=sft method.name=stf",
