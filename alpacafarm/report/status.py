@@ -14,6 +14,7 @@ from alpacafarm.artifacts.store import Store
 from alpacafarm.cost.device import available
 from alpacafarm.cost.fit import in_gib, needs
 from alpacafarm.cost.hours import duration, model_lines, total_gpu_hours
+from alpacafarm.cost.load import has_model
 from alpacafarm.pipeline.budget import budget_lines
 from alpacafarm.pipeline.devices import process_count
 from alpacafarm.pipeline.execute import missing
@@ -108,7 +109,8 @@ def memory_lines(spec: RunSpec, stages: Sequence[Stage], world: int) -> list[str
     lines += [f"  {name}: {text}" for name, text in told.items()]
     if spec.cluster.speed is not None:
         lines += hours_lines(spec, stages, world)
-    unknown = dict.fromkeys(stage.name for stage in stages if stage.uses_devices and stage.name not in told)
+    models = (stage.name for stage in stages if stage.uses_devices and has_model(stage, spec))
+    unknown = dict.fromkeys(name for name in models if name not in told)
     if unknown:
         lines.append(
             "  unknown, for a model's config.json is not here or tells no known sizes (set model.shape): "

@@ -24,3 +24,11 @@ def test_each_plan_of_a_sweep_is_told_by_what_differs(capsys):
     run.show_only(run.check(["-m", "method=sft", "data=tiny", "seed=1,2", "action=plan"]))
     heads = [line for line in capsys.readouterr().out.splitlines() if line.startswith("run ")]
     assert heads == ["run 0: seed=1", "run 1: seed=2"]
+
+
+def test_a_stage_without_a_model_has_no_unknown_memory(job, capsys):
+    """What an API answered is compared, and no model is on the device."""
+    for method, told in (("api_baseline", False), ("sft", True)):
+        made = job(f"method={method}", "model=path", "model.path=somebody/something")
+        show_plan(made.spec, made.plan)
+        assert ("  unknown, for a model's config.json" in capsys.readouterr().out) == told
