@@ -17,6 +17,7 @@ class Kind(StrEnum):
     REWARD = "reward"
     PAIRS = "pairs"
     OUTPUTS = "outputs"
+    VERDICTS = "verdicts"
     SCORES = "scores"
     LOGPROBS = "logprobs"
 

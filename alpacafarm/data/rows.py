@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 from alpacafarm.artifacts.files import write_aside
 from alpacafarm.errors import ArtifactError
-from alpacafarm.types import Example, Output, Pair, Preference, ScoredPair, Thumb
+from alpacafarm.types import Example, Output, Pair, Preference, ScoredPair, Thumb, Verdict
 
-Row = TypeVar("Row", Example, Output, Pair, Preference, ScoredPair, Thumb)
+Row = TypeVar("Row", Example, Output, Pair, Preference, ScoredPair, Thumb, Verdict)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -19,7 +19,7 @@ def write_text(path: Path, text: str) -> None:
     write_aside(path, text)
 
 
-def write_rows(path: Path, rows: Iterable[Example | Output | Pair | ScoredPair]) -> None:
+def write_rows(path: Path, rows: Iterable[Example | Output | Pair | ScoredPair | Verdict]) -> None:
     write_text(path, "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows))
 
 

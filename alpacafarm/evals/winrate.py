@@ -11,22 +11,31 @@ from typing import Any
 
 from pydantic import Field
 
-from alpacafarm.data.annotations import Annotation, failure_counts, merged, write_annotations
-from alpacafarm.data.rows import read_outputs, read_rows, write_rows, write_text
-from alpacafarm.errors import JudgeError, PlanError
+from alpacafarm.data.annotations import Annotation, merged, write_annotations
+from alpacafarm.data.rows import write_rows, write_text
+from alpacafarm.errors import PlanError
+from alpacafarm.judges.against import (
+    Answers,
+    AskSpec,
+    Judged,
+    Told,
+    failures,
+    judged,
+    read_answers,
+    read_judged,
+)
 from alpacafarm.judges.knows import bill, check_judge, judge_inputs
-from alpacafarm.ports import Artifact, Context, Inputs, Judge, Upstream
+from alpacafarm.ports import Artifact, Context, Inputs, Upstream
 from alpacafarm.rollout.decode import DecodeSpec
 from alpacafarm.spec.base import Strict
 from alpacafarm.spec.data import Split
 from alpacafarm.spec.eval import EvalSpec
-from alpacafarm.spec.judge import JudgeSpec, RewardJudge
+from alpacafarm.spec.judge import JudgeSpec, RewardJudge, is_waited_for, runs_a_model
 from alpacafarm.spec.model import Sampling
-from alpacafarm.stage import Given, Kind, Node, Stage
+from alpacafarm.stage import NOTHING_TO_PAY, Given, Kind, Node, Stage
 from alpacafarm.stats.winrate import WinRate, win_rate_by_instruction
-from alpacafarm.types import Example, Output, Pair, Preference, Verdict
+from alpacafarm.types import Preference
 
-Told = Sequence[tuple[Pair, Verdict]]
 REFERENCE = "reference"  # the baseline's name: the evaluation rows' own outputs
 
 
@@ -44,7 +53,7 @@ class CompareSpec(Strict):
     """What `compare` needs of the evaluation: how the outputs were sampled is in the outputs' own keys."""
 
     sft_draws: int
-    judge: JudgeSpec
+    judge: JudgeSpec | None  # null: its verdicts are among the inputs
     gold: bool
     temperature: float
 
@@ -56,41 +65,65 @@ def plan(spec: Spec, up: Upstream, candidate: Stage) -> Stage:
             "eval.gold=true: only the embedded world's true preference is known; "
             "set eval.gold=null or data=world"
         )
-    rows = up.rows(spec.split)
-    sft = up.sft() if derives_from(candidate, up.sft()) else None
-    inputs: dict[str, Node] = {
-        "rows": rows,
-        "outputs": _outputs(spec, up, candidate, rows, n=1, stream="policy"),
-    }
-    if candidate.makes is Kind.POLICY and not spec.sampling.truncates:  # or the sampled KL would be none
-        inputs["policy"] = candidate
-    if sft is not None and sft.key != candidate.key:
-        inputs["sft"] = sft
-        inputs["sft_outputs"] = _outputs(spec, up, sft, rows, n=spec.sft_draws + 1, stream="sft")
-    reward = next(
-        (node for node in ancestors(candidate) if node is not candidate and _kind(node) is Kind.REWARD), None
-    )
-    if reward is None and isinstance(spec.judge, RewardJudge):
-        reward = up.reward()
-    if reward is not None:
-        inputs["reward"] = reward
-    if not isinstance(spec.judge, RewardJudge):
-        inputs |= judge_inputs(spec.judge, "eval", up)
-    draws = spec.sft_draws if "sft" in inputs else 0
+    texts = _texts(spec, up, candidate)
+    models = _models(spec, up, candidate, has_sft="sft_outputs" in texts)
+    judge: JudgeSpec | None = spec.judge
+    asked = {} if isinstance(judge, RewardJudge) else judge_inputs(spec.judge, "eval", up)
+    baselines = 1 + (spec.sft_draws if "sft_outputs" in texts else 0)
+    cost = bill(spec.judge, up, rows=up.row_count(spec.split), share=baselines, split=spec.split)
+    if is_waited_for(spec.judge):
+        verdicts = up.stage(
+            "judge outputs",
+            "alpacafarm.judges.against:ask",
+            AskSpec(sft_draws=spec.sft_draws, judge=spec.judge),
+            makes=Kind.VERDICTS,
+            inputs={**texts, **asked},
+            uses_model=False,
+            bill=cost,
+        )
+        judge, asked, cost = None, {"verdicts": verdicts}, NOTHING_TO_PAY
     return up.stage(
         "compare",
         "alpacafarm.evals.winrate:compare",
         CompareSpec(
             sft_draws=spec.sft_draws,
-            judge=spec.judge,
+            judge=judge,
             gold=up.has_gold if spec.gold is None else spec.gold,
             temperature=spec.sampling.temperature,
         ),
         makes=Kind.SCORES,
-        inputs=inputs,
+        inputs={**texts, **models, **asked},
         version=2,
-        bill=bill(spec.judge, up, rows=up.row_count(spec.split), share=1 + draws, split=spec.split),
+        uses_model=bool(models) or runs_a_model(spec.judge),
+        bill=cost,
     )
+
+
+def _texts(spec: Spec, up: Upstream, candidate: Stage) -> dict[str, Node]:
+    """What is judged. The SFT model's outputs are opponents where the candidate is made from it."""
+    rows = up.rows(spec.split)
+    texts: dict[str, Node] = {
+        "rows": rows,
+        "outputs": _outputs(spec, up, candidate, rows, n=1, stream="policy"),
+    }
+    sft = up.sft() if derives_from(candidate, up.sft()) else None
+    if sft is not None and sft.key != candidate.key:
+        texts["sft_outputs"] = _outputs(spec, up, sft, rows, n=spec.sft_draws + 1, stream="sft")
+    return texts
+
+
+def _models(spec: Spec, up: Upstream, candidate: Stage, *, has_sft: bool) -> dict[str, Node]:
+    """What the outputs are measured with: the two policies of a KL, and the run's reward model."""
+    models: dict[str, Node] = {}
+    is_sampled_whole = not spec.sampling.truncates  # or the sampled KL would be none
+    if has_sft and candidate.makes is Kind.POLICY and is_sampled_whole:
+        models = {"policy": candidate, "sft": up.sft()}
+    reward = next(
+        (node for node in ancestors(candidate) if node is not candidate and _kind(node) is Kind.REWARD), None
+    )
+    if reward is None and isinstance(spec.judge, RewardJudge):
+        reward = up.reward()
+    return models if reward is None else {**models, "reward": reward}
 
 
 def _outputs(spec: Spec, up: Upstream, node: Node, rows: Node, *, n: int, stream: str) -> Node:
@@ -128,82 +161,36 @@ def compare(spec: CompareSpec, inputs: Inputs, ctx: Context) -> None:
     preferences. Rows are joined by id; an output without a reference, or the reverse, is an error. Failed
     verdicts are counted by their kind and excluded from the rates.
     """
-    rows = read_rows(inputs["rows"].path / "rows.jsonl", Example)
-    outputs = {o.id: o for o in read_outputs(inputs["outputs"].path / "outputs.json")}
-    if set(outputs) != {row.id for row in rows} or len(outputs) != len(rows):
-        raise ValueError(f"{len(outputs)} outputs do not match {len(rows)} evaluation rows")
-    references = {row.id: [row.output] for row in rows}
-    candidates = {row_id: output.output for row_id, output in outputs.items()}
-    judge = ctx.judge(spec.judge, inputs)
-    told = _judged(rows, references, candidates, judge, ctx)
-    lost = {"eval": _failures(told)}
-    against_references = _rate(told)
-    if against_references is None:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in lost["eval"].items())
-        raise JudgeError(
-            f"the judge {judge.name} gave no verdict on any of the {len(rows)} rows ({kinds}); "
-            "choose another eval/judge, or a file that holds these pairs"
-        )
+    answers = read_answers(inputs, spec.sft_draws)
+    if spec.judge is None:
+        found = read_judged(inputs["verdicts"], answers)
+    else:
+        found = judged(spec.judge, answers, inputs, ctx)
+    outputs = answers.outputs.values()
+    against_references = _rate(found.references)
+    assert against_references is not None  # a judge that knows none of them has failed
     scores: dict[str, Any] = {
         "eval": {
             **against_references,
-            **_at_equal_length(told),
-            "judge": judge.name,
+            **_at_equal_length(found.references),
+            "judge": found.judge,
             "reference": REFERENCE,
         },
-        "avg_length": statistics.fmean(len(text) for text in candidates.values()),
-        "avg_tokens": statistics.fmean(o.tokens for o in outputs.values()),
-        "ended_fraction": statistics.fmean(o.ended for o in outputs.values()),
-        "vs_sft": None,
-        "gold": None,
-        "failures": lost,
-        "contradictions": sum(verdict.contradicted for _, verdict in told),
+        "avg_length": statistics.fmean(len(o.output) for o in outputs),
+        "avg_tokens": statistics.fmean(o.tokens for o in outputs),
+        "ended_fraction": statistics.fmean(o.ended for o in outputs),
+        "vs_sft": _rate(found.sft),
+        "gold": gold_scores(answers) if spec.gold else None,
+        "failures": {"eval": failures(found.references)},
+        "contradictions": sum(verdict.contradicted for _, verdict in (*found.references, *found.sft)),
     }
-    draws, null = _sft_draws(inputs, spec.sft_draws)
-    if draws:
-        against_sft = _judged(rows, draws, candidates, judge, ctx)
-        lost["vs_sft"] = _failures(against_sft)
-        scores["vs_sft"] = _rate(against_sft)
-        scores["contradictions"] += sum(verdict.contradicted for _, verdict in against_sft)
-    if spec.gold:
-        scores["gold"] = gold_scores(rows, references, candidates, draws, null)
+    if answers.draws:
+        scores["failures"]["vs_sft"] = failures(found.sft)
     scores |= _proxies(spec, inputs, ctx)
     if ctx.dist.rank == 0:
         write_text(ctx.out / "scores.json", json.dumps(scores, indent=1) + "\n")
-        write_rows(ctx.out / "annotations.jsonl", _preferences(told))
-        write_annotations(ctx.out / "annotations.json", _annotations(rows, outputs, told, judge.name))
-
-
-def _sft_draws(inputs: Inputs, count: int) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """The SFT model's fixed draws by row, and the redraw that stands as the null candidate."""
-    if "sft_outputs" not in inputs:
-        return {}, {}
-    draws: dict[str, list[str]] = {}
-    null: dict[str, str] = {}
-    for output in read_outputs(inputs["sft_outputs"].path / "outputs.json"):
-        if output.sample < count:
-            draws.setdefault(output.id, []).append(output.output)
-        else:
-            null[output.id] = output.output
-    return draws, null
-
-
-def _judged(
-    rows: Sequence[Example],
-    baselines: Mapping[str, Sequence[str]],
-    candidates: Mapping[str, str],
-    judge: Judge,
-    ctx: Context,
-) -> Told:
-    """The judge's verdicts on the candidates, each against every baseline of its row."""
-    pairs = [
-        Pair(row.id, row.instruction, row.input, baseline, candidates[row.id])
-        for row in rows
-        for baseline in baselines[row.id]
-    ]
-    verdicts = judge.compare(pairs)
-    ctx.spend(judge_calls=sum(v.calls for v in verdicts), price_usd=sum(v.price_usd for v in verdicts))
-    return list(zip(pairs, verdicts, strict=True))
+        write_rows(ctx.out / "annotations.jsonl", _preferences(found.references))
+        write_annotations(ctx.out / "annotations.json", _annotations(answers, found))
 
 
 def _rate(told: Told) -> dict[str, Any] | None:
@@ -217,12 +204,6 @@ def _rate(told: Told) -> dict[str, Any] | None:
     for pair, verdict in told:
         groups.setdefault(pair.id, []).append(verdict.preference)
     return summary(win_rate_by_instruction(list(groups.values())))
-
-
-def _failures(told: Told) -> dict[str, int]:
-    return failure_counts(
-        verdict.failure or "no verdict" for _, verdict in told if verdict.preference is None
-    )
 
 
 def _at_equal_length(told: Told) -> dict[str, Any]:
@@ -247,9 +228,7 @@ def _preferences(told: Told) -> list[Preference]:
     ]
 
 
-def _annotations(
-    rows: Sequence[Example], outputs: Mapping[str, Output], told: Told, judge: str
-) -> list[Annotation]:
+def _annotations(answers: Answers, found: Judged) -> list[Annotation]:
     return [
         Annotation(
             row=row.id,
@@ -259,13 +238,13 @@ def _annotations(
             output_1=pair.output_1,
             output_2=pair.output_2,
             baseline=REFERENCE,
-            model=outputs[row.id].generator,
+            model=answers.outputs[row.id].generator,
             annotator=verdict.annotator,
-            judge=judge,
+            judge=found.judge,
             dataset=row.dataset,
             failure=verdict.failure,
         )
-        for place, (row, (pair, verdict)) in enumerate(zip(rows, told, strict=True))
+        for place, (row, (pair, verdict)) in enumerate(zip(answers.rows, found.references, strict=True))
     ]
 
 
@@ -273,34 +252,29 @@ def summary(rate: WinRate) -> dict[str, Any]:
     return asdict(rate)
 
 
-def gold_scores(
-    rows: Sequence[Example],
-    references: Mapping[str, Sequence[str]],
-    candidates: Mapping[str, str],
-    draws: Mapping[str, Sequence[str]],
-    null: Mapping[str, str],
-) -> dict[str, Any]:
+def gold_scores(answers: Answers) -> dict[str, Any]:
     """The true preference: against the references and the SFT draws, and the SFT redraw against these."""
     from alpacafarm.world.gold import preference, read, score
     from alpacafarm.world.tasks import parse
 
+    rows, candidates, draws = answers.rows, answers.candidates, answers.draws
     tasks = {}
     for row in rows:
         task = parse(row.instruction, row.input)
         assert task is not None, f"{row.id} is no row of the world"  # the plan asks for gold nowhere else
         tasks[row.id] = task
 
-    def rate(baselines: Mapping[str, Sequence[str]], answers: Mapping[str, str]) -> dict[str, Any]:
+    def rate(baselines: Mapping[str, Sequence[str]], texts: Mapping[str, str]) -> dict[str, Any]:
         groups = [
-            [preference(tasks[r.id], baseline, answers[r.id]) for baseline in baselines[r.id]] for r in rows
+            [preference(tasks[r.id], baseline, texts[r.id]) for baseline in baselines[r.id]] for r in rows
         ]
         return summary(win_rate_by_instruction(groups))
 
     return {
-        **rate(references, candidates),
+        **rate(answers.references, candidates),
         "score": statistics.fmean(score(read(tasks[row.id], candidates[row.id])) for row in rows),
         "vs_sft": rate(draws, candidates) if draws else None,
-        "null": rate(draws, null) if draws else None,
+        "null": rate(draws, answers.null) if draws else None,
     }
 
 
@@ -312,19 +286,19 @@ def _proxies(spec: CompareSpec, inputs: Inputs, ctx: Context) -> dict[str, Any]:
     """
     from alpacafarm.rollout.decode import read_tokens
 
-    of_an_api = not (inputs["outputs"].path / "tokens.jsonl").exists()  # whose texts alone are known
-    tokens = [] if of_an_api else read_tokens(inputs["outputs"].path)
-    reward = None
-    if "reward" in inputs and not of_an_api:
-        scorer = ctx.scorer(inputs["reward"], vocabulary=inputs["outputs"].facts.get("vocabulary"))
+    folder, facts = inputs["outputs"].path, inputs["outputs"].facts
+    is_measured = bool(inputs.keys() & {"policy", "reward"}) and (folder / "tokens.jsonl").exists()
+    tokens = read_tokens(folder) if is_measured else []  # of an API the texts alone are known
+    reward, kl = None, facts.get("kl_bound")
+    if is_measured and "reward" in inputs:
+        scorer = ctx.scorer(inputs["reward"], vocabulary=facts.get("vocabulary"))
         reward = statistics.fmean(scorer.score(tokens))
-    kl = inputs["outputs"].facts.get("kl_bound")
-    if "policy" in inputs and "sft" in inputs:
+    if is_measured and "policy" in inputs:
         kl = statistics.fmean(_log_ratios(inputs["policy"], inputs["sft"], tokens, spec.temperature, ctx))
     return {
         "reward_model_score": reward,
         "kl_to_sft": kl,
-        "kl_is_bound": "kl_bound" in inputs["outputs"].facts,
+        "kl_is_bound": "kl_bound" in facts,
     }
 
 

@@ -222,3 +222,9 @@ def parts(judge: JudgeSpec) -> Iterator[tuple[str, Single]]:
 def runs_a_model(judge: JudgeSpec) -> bool:
     """Whether weights are loaded to judge: such a stage needs the devices."""
     return any(isinstance(part, RewardJudge | LocalJudge) for _, part in parts(judge))
+
+
+def is_waited_for(judge: JudgeSpec) -> bool:
+    """Whether asking means to wait for others' machines, and takes no device here."""
+    kinds = ApiJudge | AlpacaEvalJudge | AskedJudge
+    return any(isinstance(part, kinds) for _, part in parts(judge)) and not runs_a_model(judge)

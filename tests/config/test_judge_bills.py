@@ -6,6 +6,7 @@ import pytest
 
 from alpacafarm.errors import SpecError
 from alpacafarm.pipeline.budget import check_budget
+from alpacafarm.stage import NOTHING_TO_PAY
 
 API = "{kind: api, model: gpt-4o-mini, prompt: pairwise, answer: label, temperature: 0, max_tokens: 9}"
 FRESH = ["method.reward=judge", "method/judge=api", "method.reward_std=null"]
@@ -21,8 +22,10 @@ def bill(made, stage: str):
 def test_feedback_and_evaluation(job):
     made = job("method=ppo", "feedback/judge=api", "eval/judge=api", "eval.judge.both_orders=true")
     assert bill(made, "annotate").judge_calls == 6000  # half of 12,000 pairs are coins
-    assert bill(made, "compare").judge_calls == 805 * 5 * 2  # the references and four draws, in both orders
-    assert bill(made, "compare").price_usd > 0
+    asked = bill(made, "judge outputs")
+    assert asked.judge_calls == 805 * 5 * 2  # the references and four draws, in both orders
+    assert asked.price_usd > 0
+    assert bill(made, "compare") == NOTHING_TO_PAY
 
 
 def test_fresh_responses(job):
@@ -88,6 +91,6 @@ def test_judges_that_cost_nothing(job, kind):
 def test_rows_that_are_not_counted_yet(job, things):
     files = ["data=files", "model=scratch", "data.sft={rows}", "data.unlabeled={rows}", "data.eval={rows}"]
     asked = [one.format(**things) for one in (*files, "feedback=human", "data.preferences={pairs}")]
-    told = bill(job("method=sft", *asked, "eval/judge=api"), "compare")
+    told = bill(job("method=sft", *asked, "eval/judge=api"), "judge outputs")
     assert told.judge_calls is None
     assert told.text.endswith("USD for 1,000 rows")

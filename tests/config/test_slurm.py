@@ -23,6 +23,29 @@ def test_stages_that_need_no_gpu_ask_for_none(job):
     assert "annotate" in names.split(", ")
 
 
+@pytest.mark.parametrize(
+    ("asked", "with_gpus", "without"),
+    [
+        ("method=ppo eval/judge=api", {"compare"}, {"judge outputs"}),  # for its KL and its proxy reward
+        ("method=dpo eval/judge=alpaca_eval", {"compare"}, {"judge outputs"}),  # for its KL
+        ("method=dpo eval/judge=api eval.sampling.top_p=0.9", set(), {"judge outputs", "compare"}),
+        ("method=best_of_n eval/judge=api", {"compare"}, {"judge outputs"}),  # for its proxy reward
+        ("method=sft eval/judge=api", set(), {"judge outputs", "compare"}),
+        ("method=api_baseline eval/judge=api", set(), {"judge outputs", "compare"}),
+        ("method=api_baseline", set(), {"compare"}),  # the world's annotators answer at once
+        ("method=api_baseline eval/judge=reward", {"compare"}, set()),
+        ("method=ppo", {"compare"}, set()),
+    ],
+)
+def test_nobody_holds_a_gpu_while_a_judge_is_asked_elsewhere(job, asked, with_gpus, without):
+    made = job(*asked.split(), "cluster=slurm")
+    names = {True: set(), False: set()}
+    for stage in made.plan.stages:
+        names[stage.uses_devices].add(stage.name)
+    judging = {"judge outputs", "compare"}
+    assert (names[True] & judging, names[False] & judging) == (with_gpus, without)
+
+
 def test_another_cluster_asks_slurm_for_nothing(job):
     made = job("method=ppo")
     assert slurm_lines(made.spec.cluster.slurm, made.plan.stages) == []

@@ -20,6 +20,10 @@ from tests.runs.farm import Ran
 from tests.unit.api.asking import rows
 
 JUDGES = ("feedback/judge=api", "eval/judge=api")
+PICKS = (
+    "kind: api, prompt: pairwise, answer: label, temperature: 0, max_tokens: 9, seed: 0, both_orders: true"
+)
+PICKS += ", extra: null"
 Perform = Callable[..., Ran]
 
 
@@ -74,7 +78,11 @@ def test_a_run_pays_for_each_verdict_once(judged: Perform, server: OpenAIServer)
         "dpo", *JUDGES, "name=again", "api.endpoints.openai.concurrency=3", "cluster.micro_batch=4"
     )
     assert server.counts["received"] == before
-    assert {"annotate", "compare"} < lost == {name for name, state in again.states.items() if state == "made"}
+    assert (
+        {"annotate", "judge outputs", "compare"}
+        < lost
+        == {name for name, state in again.states.items() if state == "made"}
+    )
     assert again.result["judge_calls"] == first.result["judge_calls"]  # what the verdicts cost, ever
     assert again.result["eval"] == first.result["eval"]
 
@@ -116,13 +124,36 @@ def test_responses_are_judged_as_they_are_sampled(judged: Perform, server: OpenA
 
 
 def test_two_processes_ask_as_one_does(judged: Perform, server: OpenAIServer):
-    """Both compare the same pairs."""
-    one = judged("sft", *JUDGES)
+    """Both compare the same pairs, of each snapshot."""
+    asked = ("feedback/judge=api", "eval=none", "method.snapshot_every=6", "method/pick=judge")
+
+    def picked(model: str, *overrides: str) -> Ran:
+        judge = f"method.pick.judge={{{PICKS}, model: {model}}}"
+        return judged("dpo", *asked, judge, *overrides)
+
+    one = cost(picked("gpt-4o-2024-08-06"), "pick by judge")
     before = server.counts["received"]
-    two = judged("sft", *JUDGES, "cluster.processes=2", "eval.judge.model=gpt-4.1-mini-2025-04-14")
-    told = json.loads((two.artifact("compare") / "artifact.json").read_text())
-    assert server.counts["received"] - before == told["cost"]["judge_calls"] > 0
-    assert two.result["eval"]["n_total"] == one.result["eval"]["n_total"]
+    two = cost(picked("gpt-4.1-mini-2025-04-14", "cluster.processes=2"), "pick by judge")
+    assert server.counts["received"] - before == two["judge_calls"] == one["judge_calls"] > 8
+
+
+def test_an_evaluation_pays_where_it_asks(judged: Perform):
+    """And is told and stored as one that asks and measures in one stage."""
+    ran = judged("dpo", *JUDGES)
+    told = {stage: cost(ran, stage) for stage in ("judge outputs", "compare")}
+    assert told["judge outputs"]["judge_calls"] > 16
+    assert told["judge outputs"]["price_usd"] > 0
+    assert not any(told["compare"].values())
+    assert ran.result["vs_sft"]["win_rate"] > 0
+    assert ran.result["kl_to_sft"] is not None
+    rows = json.loads((ran.artifact("compare") / "annotations.json").read_text())
+    assert len(rows) == 16
+    report = (ran.folder / "report.html").read_text()
+    assert "comparisons with SFT that got no verdict" in report
+
+
+def cost(ran: Ran, stage: str) -> dict[str, float]:
+    return dict(json.loads((ran.artifact(stage) / "artifact.json").read_text())["cost"])
 
 
 @pytest.mark.parametrize("to_all", [False, True])  # as at a terminal

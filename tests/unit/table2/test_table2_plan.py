@@ -22,9 +22,10 @@ def row(text: str, stage: str) -> list[str]:
 
 def test_a_job_has_nodes_gpus_memory_hours_calls_and_price(capsys):
     text = told(capsys, "7b", "human:eval=none", "eval/judge=alpaca_eval")
-    cells = row(text, "compare")
-    nodes, gpus, gib, hours, calls, price = cells[-6:]
-    assert (nodes, gpus, calls) == ("1", "8", "4,025")  # 805 against references and four draws
+    nodes, gpus, calls, price = row(text, "judge outputs")[-4:]
+    assert (nodes, gpus, calls) == ("1", "0", "4,025")  # 805 against references and four draws
+    nodes, gpus, gib, hours = row(text, "compare")[-4:]
+    assert (nodes, gpus) == ("1", "8")
     assert 1 < float(gib) < 20
     assert 0 <= float(hours) < 1
     assert re.fullmatch(r"[\d.]+ USD", price)
