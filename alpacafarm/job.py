@@ -79,25 +79,31 @@ def in_common(jobs: Sequence[Job], *, group: str | None = None) -> list[Job]:
     """
     from alpacafarm.pipeline.budget import check_budget
 
-    purses: dict[str, list[Job]] = {}
+    purses: dict[tuple[str, str], list[Job]] = {}
     for job in jobs:
-        purses.setdefault(f"{job.spec.budget.model_dump_json()} {job.spec.store}", []).append(job)
-    found: dict[int, Job] = {}
-    for sharers in purses.values():
-        spec, keys = sharers[0].spec, dict.fromkeys(s.key for job in sharers for s in job.plan.stages)
-        has_cap = spec.budget != BudgetSpec(max_usd=None, max_calls=None) and len(sharers) > 1
-        if has_cap and spec.action == "run":
-            check_budget(spec.budget, missing_of_all(sharers), what=f"the plan of {len(sharers)} runs")
-        for job in sharers:
-            found[id(job)] = replace(job, group=group, sharing=tuple(keys) if has_cap else ())
-    return [found[id(job)] for job in jobs]
+        purses.setdefault(purse(job), []).append(job)
+    sharing: dict[tuple[str, str], tuple[str, ...]] = {}
+    for key, sharers in purses.items():
+        spec = sharers[0].spec
+        if len(sharers) > 1 and spec.budget != BudgetSpec(max_usd=None, max_calls=None):
+            sharing[key] = tuple({stage.key: None for job in sharers for stage in job.plan.stages})
+            if spec.action == "run":
+                check_budget(spec.budget, missing_of_all(sharers), what=f"the plan of {len(sharers)} runs")
+    return [replace(job, group=group, sharing=sharing.get(purse(job), ())) for job in jobs]
+
+
+def purse(job: Job) -> tuple[str, str]:
+    """The same for runs that spend from one budget: its caps, and the store, where the ledger lies."""
+    return job.spec.budget.model_dump_json(), job.spec.store
 
 
 def missing_of_all(jobs: Sequence[Job]) -> list[Stage]:
     """Those of several runs on one store, each once."""
     store = Store(Path(jobs[0].spec.store).expanduser())
-    made = {s.key: store.is_done(s) for s in {s.key: s for job in jobs for s in job.plan.stages}.values()}
-    return [*{s.key: s for job in jobs for s in missing(job.plan, lambda s: made[s.key])}.values()]
+    stages = {stage.key: stage for job in jobs for stage in job.plan.stages}
+    made = {key: store.is_done(stage) for key, stage in stages.items()}
+    to_do = {stage.key for job in jobs for stage in missing(job.plan, lambda stage: made[stage.key])}
+    return [stage for key, stage in stages.items() if key in to_do]
 
 
 def check_store(store: str) -> None:

@@ -24,6 +24,7 @@ class Writer:
 
     def __init__(self, folder: Path, loop: asyncio.AbstractEventLoop) -> None:
         self.folder, self.loop = folder, loop
+        self.store: AnswerStore | None = None  # the thread's
         self.gathered: list[Job] = []  # in this round of the loop: threads are woken once for all of them
         self.jobs: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
         self.thread = threading.Thread(target=self._run, name="alpacafarm answers", daemon=True)
@@ -53,25 +54,11 @@ class Writer:
         self.thread.join()
 
     def _run(self) -> None:
-        store: AnswerStore | None = None
         try:
             while jobs := self._next():
-                results: list[Any] = []
-                error: Exception | None = None
-                try:
-                    store = store or AnswerStore(self.folder)
-                    with store.transaction():
-                        results = [work(store) for work, _ in jobs]
-                except Exception as failed:  # nothing of it happened, and each of the jobs is told
-                    error, results = self._worded(failed), [None] * len(jobs)
-                    if store is not None:  # gives up what is in flight, whose end may be lost by this
-                        store.close()
-                        store = None
-                futures = [done for _, done in jobs]
-                self.loop.call_soon_threadsafe(settle, futures, results, error)
+                self._commit(jobs)
         finally:
-            if store is not None:
-                store.close()
+            self._shut()
 
     def _next(self) -> list[Job]:
         """What has come by now, at least one job; nothing when it is time to close."""
@@ -87,6 +74,25 @@ class Writer:
                 break
             jobs += more
         return jobs
+
+    def _commit(self, jobs: list[Job]) -> None:
+        results: list[Any] = []
+        error: Exception | None = None
+        try:
+            store = self.store = self.store or AnswerStore(self.folder)
+            with store.transaction():
+                results = [work(store) for work, _ in jobs]
+        except Exception as failed:  # nothing of it happened, and each of the jobs is told
+            error, results = self._worded(failed), [None] * len(jobs)
+            self._shut()  # gives up what is in flight, whose end may be lost by this
+        futures = [done for _, done in jobs]
+        self.loop.call_soon_threadsafe(settle, futures, results, error)
+
+    def _shut(self) -> None:
+        """The next transaction opens the store anew."""
+        store, self.store = self.store, None
+        if store is not None:
+            store.close()
 
     def _worded(self, error: Exception) -> Exception:
         """What the file system refuses is the user's business."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
+from alpacafarm.models.load import is_adapter
 from alpacafarm.models.lora import adapter_config, adapter_state, has_lora, merged_state
 
 if TYPE_CHECKING:
@@ -64,8 +65,7 @@ def _export(
     own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
     path.mkdir(parents=True, exist_ok=True)
     # An adapter on an adapter is nothing that transformers could load.
-    on_adapter = (Path(model.config.name_or_path) / "adapter_config.json").is_file()
-    if has_lora(model) and lora == "adapter" and not on_adapter:
+    if has_lora(model) and lora == "adapter" and not is_adapter(model.config.name_or_path):
         _save_adapter(model, own, path)
     else:
         _save_whole(model, merged_state(model, own), path)

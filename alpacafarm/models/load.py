@@ -49,13 +49,18 @@ def load_config(path: str | Path, *, revision: str | None = None) -> PreTrainedC
     """The model's config; of an adapter's folder, which has none, that of the base it names."""
     from transformers import AutoConfig
 
-    if (Path(path) / "adapter_config.json").is_file():
+    if is_adapter(path):
         from peft import PeftConfig
 
         adapter = PeftConfig.from_pretrained(str(path))
         return load_config(adapter.base_model_name_or_path, revision=adapter.revision)
     config: PreTrainedConfig = AutoConfig.from_pretrained(str(path), revision=revision)
     return config
+
+
+def is_adapter(path: str | Path) -> bool:
+    """Whether the folder holds adapters for a base elsewhere."""
+    return (Path(path) / "adapter_config.json").is_file()
 
 
 def load_policy(path: str | Path, *, revision: str | None = None, dtype: str = "float32") -> PreTrainedModel:
@@ -128,8 +133,7 @@ def _load(auto: Any, path: str | Path, revision: str | None, dtype: str, **setti
     from safetensors import SafetensorError
     from transformers import AutoConfig
 
-    adapter = Path(path) / "adapter_config.json"
-    if adapter.is_file():
+    if is_adapter(path):
         return _load_adapter(auto, Path(path), dtype, **settings)
     try:
         config = AutoConfig.from_pretrained(str(path), revision=revision, **settings)

@@ -21,6 +21,7 @@ from alpacafarm.report import folder as run_folder
 from alpacafarm.report import frontier, over_seeds, render
 from alpacafarm.report.differences import Apart, apart
 from alpacafarm.report.folder import RunFolder
+from alpacafarm.report.over_seeds import Averaged
 from alpacafarm.report.result import Column, Measure, Reading, Result, measures
 from alpacafarm.report.status import console
 from alpacafarm.report.table import title
@@ -156,7 +157,7 @@ def _cell(row: Measure | None) -> str:
     return row.value_text if row.standard_error is None else f"{row.value_text} ± {row.error_text}"
 
 
-def as_json(name: str, runs: Sequence[Compared], told_apart: Apart) -> str:
+def as_json(name: str, runs: Sequence[Compared], means: Sequence[Averaged], told_apart: Apart) -> str:
     """Of each run its settings, its state and the keys of its result.json, the stages excepted; means over
     seeds; how far runs are apart."""
     told = [
@@ -177,15 +178,14 @@ def as_json(name: str, runs: Sequence[Compared], told_apart: Apart) -> str:
         {
             "name": name,
             "runs": told,
-            "over_seeds": [line.as_json() for line in over_seeds.averaged(runs)],
+            "over_seeds": [line.as_json() for line in means],
             **told_apart.as_json(),
         }
     )
 
 
-def as_html(name: str, runs: Sequence[Compared], told_apart: Apart) -> str:
+def as_html(name: str, runs: Sequence[Compared], means: Sequence[Averaged], told_apart: Apart) -> str:
     heads, lines = cells(runs)
-    means = over_seeds.averaged(runs)
     mean_heads, mean_lines = over_seeds.cells(means, columns(runs))
     measured = [(run.settings, run.folder.result) for run in runs if run.folder.result]
     return render.page(
@@ -240,6 +240,7 @@ def write(
     runs = compared([read(path) for path in run_folder.find(places)])
     if runs:
         told_apart = apart({run.name: run.folder.result for run in runs if run.folder.result})
-        write_text(out / f"{name}.json", as_json(name, runs, told_apart))
-        write_text(out / f"{name}.html", as_html(name, runs, told_apart))
+        means = over_seeds.averaged(runs)
+        write_text(out / f"{name}.json", as_json(name, runs, means, told_apart))
+        write_text(out / f"{name}.html", as_html(name, runs, means, told_apart))
     return runs
